@@ -1,0 +1,1 @@
+"""What every task shares: subjects, concepts, steering, activations, verbalizers, scoring, statistics, the runner."""

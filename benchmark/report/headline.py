@@ -1,0 +1,81 @@
+"""Natural against steered at matched evidence: the data of the headline's plot and table."""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import Any
+
+from ..records import MetricRow, Result
+from .shown import cell, first, in_reading_order
+
+TASK = "concept_identification"
+
+#: Where a comparison can be made, in the order in which it is offered, and what to call it.
+ENDS = {
+    "readout/function": "at the readout, function words (headline)",
+    "readout/final": "at the readout, last token",
+    "upstream/function": "upstream, function words",
+}
+
+
+def headline(result: Result) -> dict[str, Any]:
+    """Per end ("injection/kind") and scorer: one row per verbalizer, and how many pairs and concepts it stands on."""
+    paired = [row for row in result.metrics if row.task == TASK and row.metric == "auroc_in_pairs"]
+    present = {f"{row.injection}/{row.kind}" for row in paired}
+    ends = [end for end in ENDS if end in present] or ["readout/function"]
+    return {
+        "ends": [{"key": end, "title": ENDS[end]} for end in ends],
+        "rows": {end: {s.name: _rows(result, end, s.name) for s in result.scorers} for end in ends},
+        "basis": {end: _basis(paired, end) for end in ends},
+        "false_claims_r": usual_strength(result),
+    }
+
+
+def _rows(result: Result, end: str, scorer: str) -> list[dict[str, Any]]:
+    injection, _, kind = end.partition("/")
+    r = usual_strength(result)
+    rows = []
+    for name in in_reading_order(result.verbalizers):
+        own = [row for row in result.metrics if row.verbalizer == name and row.scorer == scorer and row.group is None]
+        at = {"injection": injection, "level": "matched", "kind": kind}
+        natural = _pick(own, metric="auroc_in_pairs", arm="natural", **at)
+        steered = _pick(own, metric="auroc_in_pairs", arm="steered", **at)
+        rows.append(
+            {
+                "verbalizer": name,
+                "natural": cell(natural),
+                "steered": cell(steered),
+                "gap": cell(_pick(own, metric="auroc_gap", **at)),
+                "place_natural": cell(_place(own, natural)),
+                "place_steered": cell(_place(own, steered)),
+                "r50": cell(_pick(own, metric="r50", injection=injection)),
+                "false_claims": cell(_pick(own, metric="false_claims_over_neutral", arm="permuted", r=r)),
+            }
+        )
+    return rows
+
+
+def _pick(rows: list[MetricRow], **conditions: Any) -> MetricRow | None:
+    return first([row for row in rows if all(getattr(row, key) == value for key, value in conditions.items())])
+
+
+def _place(rows: list[MetricRow], of: MetricRow | None) -> MetricRow | None:
+    """The place that belongs to an AUROC: of a cell's items, or of those in pairs."""
+    if of is None:
+        return None
+    at = {"metric": of.metric.replace("auroc", "place"), "arm": of.arm, "injection": of.injection, "level": of.level, "kind": of.kind}
+    return _pick(rows, **at)
+
+
+def _basis(paired: list[MetricRow], end: str) -> dict[str, int]:
+    row = first([row for row in paired if f"{row.injection}/{row.kind}" == end])
+    return {"pairs": row.n_items, "concepts": row.n_concepts, "prompts": row.n_prompts} if row else {}
+
+
+def usual_strength(result: Result) -> float | None:
+    """The grid's strength that is nearest to the median matched one: where false claims are shown in the headline."""
+    matched = [r for c in result.concepts if (r := c.matched_r.get("readout/function")) is not None]
+    grid = {row.r for row in result.metrics if row.metric == "false_claims_over_neutral" and row.r is not None}
+    if not matched or not grid:
+        return min(grid, default=None)
+    return min(grid, key=lambda r: (abs(r - median(matched)), r))

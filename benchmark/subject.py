@@ -1,0 +1,391 @@
+"""A subject: the causal language model whose residual stream is read, steered and restarted.
+
+Blocks are found by structure (the one ModuleList as long as the config says), so every decoder family of transformers
+works without a table of names. Nothing past the last block that is asked for ever runs, and a shared prefix runs once.
+
+Site convention, everywhere: *site K* is the residual stream after block K, which is `hidden_states[K + 1]` of
+transformers' output (for the very last block transformers reports the stream after the final norm instead; this module
+reads it before the norm).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.cache_utils import Cache, DynamicLayer
+
+from .assets import ASSETS, fetch_asset, file_sha256
+from .errors import BadInput
+
+DEFAULT_SUBJECT = "smollm2-135m-instruct-q4_1"
+
+#: Changes the residual stream after a block: (states [b, t, d], rows [b] int64, prefill) -> states [b, t, d].
+#: `rows` says which rows of the original batch are present; `prefill` is False for the tokens that were generated.
+Edit = Callable[[Tensor, Tensor, bool], Tensor]
+
+
+class _ReachedLastBlock(Exception):
+    """Leaves the model's forward once the last block that is needed has run."""
+
+
+class _PreallocatedLayer(DynamicLayer):
+    """A key-value layer that writes in place: DynamicLayer copies the whole cache at every token."""
+
+    def __init__(self, keys: Tensor | None = None, values: Tensor | None = None, room: int = 0) -> None:
+        DynamicLayer.__init__(self)
+        self._length = 0
+        self._room = room
+        if keys is not None and values is not None:
+            self.lazy_initialization(keys, values)
+            self.update(keys, values)
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        batch, heads, length, width = key_states.shape
+        room = max(self._room, length)
+        self._keys = key_states.new_empty(batch, heads, room, width)
+        self._values = value_states.new_empty(batch, value_states.shape[1], room, value_states.shape[3])
+        self.dtype, self.device, self.is_initialized = key_states.dtype, key_states.device, True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        end = self._length + key_states.shape[-2]
+        self._keys[:, :, self._length : end] = key_states
+        self._values[:, :, self._length : end] = value_states
+        self._length = end
+        self.keys, self.values = self._keys[:, :, :end], self._values[:, :, :end]
+        return self.keys, self.values
+
+    def get_seq_length(self) -> int:
+        return self._length
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        if self.is_initialized:
+            self._keys, self._values = self._keys[indices], self._values[indices]
+            self.keys, self.values = self._keys[:, :, : self._length], self._values[:, :, : self._length]
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Token ids that come first in every row, with their key-value cache, computed once.
+
+    keys, values: per block, [1, n_heads, n_tokens, d_head]; blocks past `last_block` are absent.
+    """
+
+    ids: tuple[int, ...]
+    keys: tuple[Tensor, ...] = field(repr=False)
+    values: tuple[Tensor, ...] = field(repr=False)
+
+    def cache(self, batch: int, room: int, n_blocks: int) -> Cache:
+        """A cache for `batch` rows that starts with this prefix and has room for `room` tokens in all."""
+        layers: list[Any] = [
+            _PreallocatedLayer(k.expand(batch, -1, -1, -1), v.expand(batch, -1, -1, -1), room)
+            for k, v in zip(self.keys, self.values, strict=True)
+        ]
+        layers += [_PreallocatedLayer(room=room) for _ in range(n_blocks - len(layers))]
+        return Cache(layers=layers)
+
+
+@dataclass
+class Subject:
+    """A loaded causal language model with its blocks found. State: the model's weights, never changed."""
+
+    name: str
+    model: Any
+    tokenizer: Any
+    backbone: nn.Module
+    blocks: nn.ModuleList
+    d_model: int
+    vocab_size: int
+    fingerprint: str
+
+    @property
+    def n_blocks(self) -> int:
+        return len(self.blocks)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.blocks[0].parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.blocks[0].parameters()).dtype
+
+    def check_layer(self, layer: int) -> int:
+        """The layer itself, if the subject has a block of that number.
+
+        Raises:
+            BadInput: the layer is negative or past the last block.
+        """
+        if not 0 <= layer < self.n_blocks:
+            raise BadInput(
+                f"Layer {layer} was asked for, but {self.name!r} has {self.n_blocks} blocks, numbered 0 to "
+                f"{self.n_blocks - 1}. Site K is the stream after block K; choose a layer in that range "
+                f"(two thirds of the depth is {round(2 * self.n_blocks / 3) - 1})."
+            )
+        return layer
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text without special tokens."""
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+    def chat_ids(self, request: str) -> list[int]:
+        """Token ids of one user message, ready for the answer; plain text where there is no chat template."""
+        if self.tokenizer.chat_template is None:
+            return self.encode(f"{request}\n")
+        ids: list[int] = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": request}], add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+        return ids
+
+    def stop_ids(self) -> set[int]:
+        """The token ids that end a generated text."""
+        configured = self.model.generation_config.eos_token_id
+        ids = set(configured if isinstance(configured, list) else [configured])
+        return {i for i in ids | {self.tokenizer.eos_token_id} if i is not None}
+
+    def has_window_under(self, length: int) -> bool:
+        """Whether some blocks see fewer than `length` tokens back (sliding or chunked attention).
+
+        transformers counts a window in slots of the cache, padding included, where a row's own tokens are meant: no
+        padding may then lie between a prefix and the tokens after it.
+        """
+        config = self.model.config.get_text_config()
+        windows = (getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size", "window_size"))
+        return any(isinstance(window, int) and window < length for window in windows)
+
+    # -- running part of the model ------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def run(
+        self,
+        ids: Tensor,
+        mask: Tensor,
+        *,
+        capture: Sequence[int],
+        prefix: Prefix | None = None,
+        enter: tuple[int, Tensor] | None = None,
+        edits: Mapping[int, Edit] | None = None,
+    ) -> dict[int, Tensor]:
+        """Run the blocks up to the last captured one and return the streams after the captured blocks.
+
+        ids: [b, t] int64, padded on either side; mask: [b, t], 1 on real tokens. After a prefix longer than a sliding
+        window, pad on the right.
+        enter: (j, states [b, t, d]): blocks 0..j are skipped, and `states` is the stream after block j.
+        Returns {block: [b, t, d]}, in the subject's dtype.
+
+        Raises:
+            ValueError: rows are padded on the left after a prefix, and the subject's window would count the padding.
+        """
+        batch, length = ids.shape
+        last = max(capture)
+        if prefix and prefix.ids and self.has_window_under(len(prefix.ids) + length) and not bool(mask[:, 0].all()):
+            raise ValueError(
+                f"Rows padded on the left after a prefix of {len(prefix.ids)} tokens: the sliding window of "
+                f"{self.name!r} would count the padding. Pad these rows on the right."
+            )
+        cache = prefix.cache(batch, len(prefix.ids) + length, self.n_blocks) if prefix else None
+        captured: dict[int, Tensor] = {}
+        with contextlib.ExitStack() as stack:
+            if enter is not None:
+                stack.enter_context(self._skip_blocks(*enter))
+            for block, edit in (edits or {}).items():
+                stack.enter_context(self._edit_block(block, edit, torch.arange(batch, device=ids.device)))
+            for block in capture:
+                stack.enter_context(self._capture_block(block, captured, leave=block == last))
+            with contextlib.suppress(_ReachedLastBlock):
+                self.backbone(**self._inputs(ids, mask, prefix), past_key_values=cache, use_cache=cache is not None)
+        return captured
+
+    @torch.inference_mode()
+    def make_prefix(self, ids: Sequence[int], last_block: int | None = None) -> Prefix:
+        """The key-value cache of shared first tokens, for blocks 0..last_block (all blocks by default)."""
+        last = self.n_blocks - 1 if last_block is None else last_block
+        cache = Cache(layers=[_PreallocatedLayer(room=len(ids)) for _ in range(self.n_blocks)])
+        tokens = torch.tensor([list(ids)], device=self.device)
+        with self._capture_block(last, {}, leave=True), contextlib.suppress(_ReachedLastBlock):
+            self.backbone(**self._inputs(tokens, torch.ones_like(tokens), None), past_key_values=cache, use_cache=True)
+        layers: list[Any] = cache.layers[: last + 1]
+        return Prefix(tuple(ids), tuple(layer.keys for layer in layers), tuple(layer.values for layer in layers))
+
+    @torch.inference_mode()
+    def unembed(self, vectors: Tensor) -> Tensor:
+        """Logits of residual vectors through the final norm and the unembedding (every block skipped).
+
+        vectors: [n, d_model]. Returns [n, vocab], in the subject's dtype.
+        """
+        states = vectors.to(self.device, self.dtype)[:, None]
+        ids = torch.zeros(len(vectors), 1, dtype=torch.long, device=self.device)
+        with self._skip_blocks(self.n_blocks - 1, states):
+            logits: Tensor = self.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
+        return logits[:, 0]
+
+    def _inputs(self, ids: Tensor, mask: Tensor, prefix: Prefix | None) -> dict[str, Tensor]:
+        # Positions count real tokens only, so left- and right-padded rows see the same ones.
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        if prefix is not None:
+            positions = positions + len(prefix.ids)
+            mask = torch.cat([mask.new_ones(len(ids), len(prefix.ids)), mask], dim=1)
+        return {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
+
+    # -- hooks --------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _skip_blocks(self, last_skipped: int, states: Tensor) -> Iterator[None]:
+        """Blocks 0..last_skipped cost nothing; the stream after them is `states`."""
+
+        def skipped(hidden: Tensor, *_: Any, **__: Any) -> Tensor:
+            return hidden
+
+        def entered(hidden: Tensor, *_: Any, **__: Any) -> Tensor:
+            return states.to(hidden.dtype)
+
+        # An attribute of the instance shadows the method of the class; the model's own forward still builds masks
+        # and rotary tables, which is what makes this work for every family.
+        for number in range(last_skipped + 1):
+            self.blocks[number].forward = entered if number == last_skipped else skipped
+        try:
+            yield
+        finally:
+            for number in range(last_skipped + 1):
+                del self.blocks[number].forward
+
+    @contextlib.contextmanager
+    def _capture_block(self, block: int, captured: dict[int, Tensor], *, leave: bool) -> Iterator[None]:
+        def hook(_: nn.Module, __: Any, output: Any) -> None:
+            captured[block] = output[0] if isinstance(output, tuple) else output
+            if leave:
+                raise _ReachedLastBlock
+
+        handle = self.blocks[block].register_forward_hook(hook)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    @contextlib.contextmanager
+    def _edit_block(self, block: int, edit: Edit, rows: Tensor, prefill: bool = True) -> Iterator[None]:
+        def hook(_: nn.Module, __: Any, output: Any) -> Any:
+            if isinstance(output, tuple):
+                return (edit(output[0], rows, prefill), *output[1:])
+            return edit(output, rows, prefill)
+
+        handle = self.blocks[block].register_forward_hook(hook)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+
+def pad_batch(token_lists: Sequence[Sequence[int]], *, left: bool = False) -> tuple[Tensor, Tensor]:
+    """Pad token lists to one length. Returns (ids, mask), both [b, t] int64; padding has id 0 and mask 0."""
+    length = max(map(len, token_lists))
+    ids = torch.zeros(len(token_lists), length, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, tokens in enumerate(token_lists):
+        span = slice(length - len(tokens), length) if left else slice(0, len(tokens))
+        ids[row, span] = torch.tensor(list(tokens), dtype=torch.long)
+        mask[row, span] = 1
+    return ids, mask
+
+
+def find_blocks(model: nn.Module) -> tuple[nn.Module, nn.ModuleList]:
+    """The decoder that owns the transformer blocks, and the blocks.
+
+    The blocks are the ModuleList whose length is the text config's `num_hidden_layers` and which no vision or audio
+    tower owns.
+
+    Raises:
+        BadInput: none or several lists fit.
+    """
+    config: Any = model.config
+    depth = config.get_text_config().num_hidden_layers
+    found = [
+        (owner, child)
+        for name, owner in model.named_modules()
+        for child in owner.children()
+        if isinstance(child, nn.ModuleList)
+        and len(child) == depth
+        and not any(tower in name for tower in ("vision", "visual", "audio", "encoder"))
+    ]
+    if len(found) != 1:
+        raise BadInput(
+            f"{type(model).__name__} has {len(found)} lists of {depth} blocks where a decoder-only language model has "
+            "one. Choose a causal language model whose blocks form one list (Llama, Qwen, Gemma, Mistral, GPT-2, "
+            "GPT-NeoX and their kin do)."
+        )
+    return found[0]
+
+
+def wrap_subject(model: Any, tokenizer: Any, name: str, fingerprint: str) -> Subject:
+    """A subject around a model that is already in memory."""
+    backbone, blocks = find_blocks(model)
+    text_config = model.config.get_text_config()
+    return Subject(
+        name=name,
+        model=model.eval().requires_grad_(False),
+        tokenizer=tokenizer,
+        backbone=backbone,
+        blocks=blocks,
+        d_model=text_config.hidden_size,
+        vocab_size=text_config.vocab_size,
+        fingerprint=fingerprint,
+    )
+
+
+def load_subject(
+    spec: str = DEFAULT_SUBJECT,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    trust_remote_code: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> Subject:
+    """Load a built-in asset, a local folder or a hub id (`id` or `id@revision`) as a subject.
+
+    dtype "auto" is float32 on a CPU (greedy texts then do not depend on the batch) and the checkpoint's own elsewhere.
+
+    Raises:
+        BadInput: the subject cannot be found or loaded.
+    """
+    where = device if device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    precision: Any = dtype if dtype != "auto" else ("float32" if where == "cpu" else "auto")
+    revision: str | None = None
+    if spec in ASSETS:
+        if ASSETS[spec].role != "subject":
+            raise BadInput(f"{spec!r} is a sentence embedder, not a language model. Try --subject {DEFAULT_SUBJECT}.")
+        source = str(fetch_asset(spec, say))
+    elif Path(spec).is_dir():
+        source = spec
+    else:
+        source, _, tag = spec.partition("@")
+        revision = tag or None
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=precision, **options)
+        model.to(where)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise BadInput(
+            f"The subject {spec!r} could not be loaded: {str(error).splitlines()[0][:300]}. Give a built-in asset "
+            f"({', '.join(a.name for a in ASSETS.values() if a.role == 'subject')}), a folder with a transformers "
+            "checkpoint, or a model id of a hub that this machine can reach."
+        ) from error
+    return wrap_subject(model, tokenizer, Path(spec).name if Path(spec).is_dir() else spec, _fingerprint(source, model))
+
+
+def _fingerprint(source: str, model: Any) -> str:
+    """What identifies the weights: the files' sha256 for a folder, the commit for a hub id."""
+    if Path(source).is_dir():
+        files = sorted(p for p in Path(source).iterdir() if p.suffix in (".safetensors", ".bin"))
+        return "+".join(file_sha256(path)[:16] for path in files)
+    return f"hub:{getattr(model.config, '_commit_hash', None)}"

@@ -1,0 +1,171 @@
+"""The protocol under test: what a verbalizer is, what it sees, and what it returns."""
+
+from __future__ import annotations
+
+import inspect
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from ..activations import ActivationBatch, Site
+from ..errors import BadInput
+
+#: A text longer than this is refused: no describer of one vector needs it, and a browser would choke on it.
+LONGEST_TEXT = 20_000
+
+Role = Literal["submitted", "baseline", "floor", "ceiling", "reader"]
+
+
+class VerbalizerCard(BaseModel):
+    """What a verbalizer says of itself. `None` for subject, layer or width means that any will do."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    version: str = "1"
+    role: Role = "submitted"
+    description: str = ""
+    subject: str | None = None
+    layer: int | None = None
+    d_model: int | None = None
+    min_position: int | None = None
+    authors: str = ""
+    link: str = ""
+    licence: str = ""
+    training_data: str = ""
+    #: Anything else that decides the texts (weights' hashes, prompt, decoding): part of the cache key and the record.
+    settings: dict[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Verbalization:
+    """The text for one item. logprob: of the text under the verbalizer, in nats, where it has one.
+
+    error: why there is no text; the item is then scored as an empty text and counted.
+    """
+
+    text: str
+    logprob: float | None = None
+    error: str | None = None
+
+
+@runtime_checkable
+class Verbalizer(Protocol):
+    """Turns residual-stream vectors into texts. It sees vectors and their site, and nothing else."""
+
+    @property
+    def card(self) -> VerbalizerCard: ...
+
+    def verbalize(self, batch: ActivationBatch) -> Sequence[Verbalization | str]:
+        """One text per vector of the batch, in order; a text may not depend on the other vectors."""
+        ...
+
+
+@dataclass(frozen=True)
+class ReadPrompt:
+    """What a text-only reader is given: the prompt up to the readout, and its last token."""
+
+    text: str
+    last_token: str
+
+
+@runtime_checkable
+class TextReader(Protocol):
+    """Reads the *prompt*, not the vector. Only the benchmark runs these: what they reach, text alone gives away."""
+
+    @property
+    def card(self) -> VerbalizerCard: ...
+
+    def read(self, prompts: Sequence[ReadPrompt]) -> Sequence[Verbalization | str]: ...
+
+
+@dataclass(frozen=True)
+class FunctionVerbalizer:
+    """A bare function `list[vector] -> list[str]`, wrapped. Each vector is a float32 tensor [d_model]."""
+
+    function: Callable[[list[Tensor]], list[str]]
+    card: VerbalizerCard
+
+    def verbalize(self, batch: ActivationBatch) -> Sequence[Verbalization | str]:
+        return self.function(list(batch.vectors))
+
+
+def wrap_function(function: Callable[[list[Tensor]], list[str]], name: str | None = None) -> FunctionVerbalizer:
+    """Make a verbalizer of a plain function. Its source is its version, so a changed function is run again."""
+    try:
+        source = inspect.getsource(function)
+    except (OSError, TypeError):
+        source = repr(function)
+    return FunctionVerbalizer(function, VerbalizerCard(name=name or function.__name__, settings={"source": source}))
+
+
+def check_made_for(card: VerbalizerCard, site: Site) -> None:
+    """Check that a verbalizer was made for the site of a run.
+
+    Raises:
+        BadInput: another subject, layer or width.
+    """
+    made = (card.subject, card.layer, card.d_model)
+    here = (site.subject, site.layer, site.d_model)
+    if any(m is not None and m != h for m, h in zip(made, here, strict=True)):
+        where = f"{card.subject or 'any subject'} at block {'any' if card.layer is None else card.layer}"
+        options = (f" --subject {card.subject}" if card.subject else "") + (
+            f" --layer {card.layer}" if card.layer is not None else ""
+        )
+        raise BadInput(
+            f"The verbalizer {card.name!r} was made for {where} (d_model {card.d_model or 'any'}); this run reads "
+            f"{site.subject} at block {site.layer} ({site.d_model}). Choose a verbalizer for this subject and site"
+            + (f", or pass{options}." if options else ".")
+        )
+
+
+def check_texts(name: str, returned: Any, n_items: int) -> list[Verbalization]:
+    """What a verbalizer returned, as verbalizations.
+
+    Raises:
+        BadInput: another number of texts than vectors, something that is not a text, a text that is too long or holds
+            control characters.
+    """
+    if not isinstance(returned, Sequence) or isinstance(returned, str) or len(returned) != n_items:
+        found = f"{len(returned)} texts" if isinstance(returned, Sequence) else f"a {type(returned).__name__}"
+        raise BadInput(
+            f"The verbalizer {name!r} was given {n_items} vectors and returned {found}. Return a list with one text "
+            "per vector, in the same order (an empty text where there is nothing to say)."
+        )
+    return [check_text(name, number, value) for number, value in enumerate(returned)]
+
+
+def check_text(name: str, number: int | str, value: Any) -> Verbalization:
+    """One returned value as a verbalization; raises BadInput as `check_texts` does."""
+    found = value if isinstance(value, Verbalization) else Verbalization(value)
+    if not isinstance(found.text, str):
+        raise BadInput(
+            f"The verbalizer {name!r} returned a {type(found.text).__name__} for item {number}: "
+            f"{str(found.text)[:60]!r}. Return str (decode token ids first)."
+        )
+    if len(found.text) > LONGEST_TEXT:
+        raise BadInput(
+            f"The verbalizer {name!r} returned a text of {len(found.text):,} characters for item {number}; at most "
+            f"{LONGEST_TEXT:,} are taken. Limit the number of new tokens."
+        )
+    bad = next((c for c in found.text if is_control(c)), None)
+    if bad is not None:
+        raise BadInput(
+            f"The verbalizer {name!r} returned the control character U+{ord(bad):04X} for item {number}: "
+            f"{found.text[:60]!r}. Strip control characters; newlines and tabs are fine."
+        )
+    return found
+
+
+def is_control(character: str) -> bool:
+    """Control, surrogate and private-use characters, which no text needs (newline, tab and return are fine)."""
+    return character not in "\n\t\r" and unicodedata.category(character) in ("Cc", "Cs", "Co")
+
+
+def strip_controls(text: str) -> str:
+    """A text without control characters and outer whitespace."""
+    return "".join(c for c in text if not is_control(c)).strip()

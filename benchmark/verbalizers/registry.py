@@ -1,0 +1,90 @@
+"""Finding a verbalizer by what the user wrote: a built-in name, an entry point, or `module:object`.
+
+A built-in is a file in this folder with `VERBALIZERS = {name: build}`, where `build(study, argument)` returns a
+verbalizer and `argument` is what follows a colon in the name (`average-direction:patchscope`). Someone else's package
+registers the same kind of function under the entry point group `nlabench.verbalizers`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import pkgutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..errors import BadInput
+from ..study import Study
+from .base import TextReader, Verbalizer, check_made_for, wrap_function
+
+Build = Callable[[Study, str], Any]
+
+ENTRY_POINTS = "nlabench.verbalizers"
+
+
+def known_verbalizers() -> dict[str, Build]:
+    """Every built-in verbalizer and every one that an installed package offers, by name."""
+    found: dict[str, Build] = {}
+    package = importlib.import_module(__package__ or "")
+    for module in pkgutil.iter_modules(package.__path__):
+        found.update(getattr(importlib.import_module(f"{__package__}.{module.name}"), "VERBALIZERS", {}))
+    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        found.setdefault(entry.name, _from_entry_point(entry))
+    return found
+
+
+def load_verbalizer(spec: str | Any, study: Study) -> Verbalizer | TextReader:
+    """The verbalizer that `spec` names (or is: an object or a bare function is taken as it is).
+
+    Raises:
+        BadInput: nothing of that name, an import that fails, an object that is no verbalizer, or one that was made for
+            another subject, site or width.
+    """
+    found = _find(spec, study) if isinstance(spec, str) else spec
+    if isinstance(found, type):
+        found = found()
+    if not isinstance(found, Verbalizer | TextReader):
+        if not callable(found):
+            raise BadInput(
+                f"{spec!r} is a {type(found).__name__}, which is no verbalizer. Give a function from a list of vectors "
+                "to a list of texts, or an object with `card` and `verbalize(batch)`."
+            )
+        found = wrap_function(found)
+    if isinstance(found, TextReader) and not type(found).__module__.startswith(__package__ or ""):
+        raise BadInput(
+            f"{spec!r} reads prompts. Only the benchmark's own readers may: a verbalizer sees vectors alone."
+        )
+    check_made_for(found.card, study.site)
+    checked: Verbalizer | TextReader = found
+    return checked
+
+
+def _find(spec: str, study: Study) -> Any:
+    name, _, argument = spec.partition(":")
+    known = known_verbalizers()
+    if name in known:
+        return known[name](study, argument)
+    if not argument:
+        raise BadInput(
+            f"There is no verbalizer {spec!r}. Known are {', '.join(sorted(known))}; or give `module:object` for a "
+            "function or an object of your own."
+        )
+    here = str(Path.cwd())
+    if here not in sys.path:  # a script beside the user, as `python -m` would find it
+        sys.path.insert(0, here)
+    try:
+        return getattr(importlib.import_module(name), argument)
+    except Exception as error:  # whatever the user's module does when it is imported
+        raise BadInput(
+            f"The verbalizer {spec!r} could not be imported: {type(error).__name__}: {error}. Known are "
+            f"{', '.join(sorted(known))}; `module:object` is looked up from the current folder and the environment."
+        ) from error
+
+
+def _from_entry_point(entry: importlib.metadata.EntryPoint) -> Build:
+    def build(study: Study, argument: str) -> Any:
+        return entry.load()(study, argument)
+
+    return build

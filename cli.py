@@ -1,0 +1,355 @@
+"""The command line. Every command calls the function of the same name that Python users call."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from .benchmark.errors import BadInput
+
+if TYPE_CHECKING:  # torch and transformers take seconds to import: --help must not wait for them
+    from .benchmark.engine import Progress
+    from .benchmark.planning import Plan
+    from .benchmark.runner import Bench, RunSettings
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Does a verbalizer's text say what is in the activation, natural or steered?\n\n"
+    "[bold]nlabench run[/bold] scores the built-in verbalizers on the default subject (a few minutes on two cores). "
+    "[bold]nlabench run --verbalizer my_module:my_function[/bold] scores yours.",
+)
+concepts_app = typer.Typer(no_args_is_help=True, help="Look at concept packs and check them.")
+app.add_typer(concepts_app, name="concepts")
+
+console = Console(highlight=False)
+complaints = Console(stderr=True, highlight=False)
+
+Subject = Annotated[
+    str, typer.Option(help="A built-in asset, a folder with a transformers checkpoint, or a hub id (id@revision).")
+]
+SuiteName = Annotated[str, typer.Option("--suite", help="quick, standard, or a TOML file (base = 'quick' fills in).")]
+PackSource = Annotated[str, typer.Option("--pack", help="core (built in), a JSONL file, or a folder of them.")]
+Layer = Annotated[
+    int | None,
+    typer.Option(help="The site: the stream after block K (hidden_states[K + 1]). Default: 2/3 of the depth."),
+]
+InjectionLayer = Annotated[
+    int | None, typer.Option(help="The block after which upstream steering is added. Default: half the site's depth.")
+]
+Directions = Annotated[
+    str | None,
+    typer.Option(help="Directions of your own: .safetensors or .pt, one tensor per concept ([d] or [L, d])."),
+]
+Dtype = Annotated[str, typer.Option(help="auto (float32 on a CPU), float32, bfloat16 or float16.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")]
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the subject's checkpoint.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No plan and no progress; the result only.")]
+
+
+@app.command()
+def run(
+    verbalizer: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A built-in name (see `nlabench verbalizers`) or module:object; repeat for several. Default: all "
+            "built-in ones. Floor, ceiling and a one-word reader always run beside."
+        ),
+    ] = None,
+    suite: SuiteName = "quick",
+    out: Annotated[Path, typer.Option(help="Folder for result.json, items.parquet and report.html.")] = Path(
+        "runs/latest"
+    ),
+    subject: Subject = "smollm2-135m-instruct-q4_1",
+    pack: PackSource = "core",
+    layer: Layer = None,
+    injection_layer: InjectionLayer = None,
+    directions: Directions = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    trust_remote_code: TrustRemoteCode = False,
+    quiet: Quiet = False,
+) -> None:
+    """Score verbalizers on natural and steered activations.
+
+    Stop it at any moment and start it again: finished work is kept and is not done twice.
+    """
+    from .benchmark import runner
+    from .benchmark.summary import summarize
+
+    settings = _settings(subject, suite, pack, layer, injection_layer, directions, dtype, device, trust_remote_code)
+    result = runner.run(
+        verbalizer or (), settings, out=out, say=_say(quiet), report=_reporter(quiet), show_plan=_plan_shower(quiet)
+    )
+    console.print(summarize(result))
+    console.print(f"\nReport: {out / 'report.html'}   Numbers: {out / 'result.json'}   Texts: {out / 'items.parquet'}")
+
+
+@app.command()
+def export(
+    out: Annotated[Path, typer.Option(help="Run folder; the blind file goes to its export/ folder.")],
+    suite: SuiteName = "quick",
+    subject: Subject = "smollm2-135m-instruct-q4_1",
+    pack: PackSource = "core",
+    layer: Layer = None,
+    injection_layer: InjectionLayer = None,
+    directions: Directions = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    trust_remote_code: TrustRemoteCode = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a run's activations without labels, for a verbalizer that lives elsewhere.
+
+    Verbalize OUT/export/activations.parquet (columns item_id, activation_vector), write one
+    {"item_id": …, "text": …} a line, and hand the file to `nlabench score`.
+    """
+    from .benchmark import exchange
+
+    settings = _settings(subject, suite, pack, layer, injection_layer, directions, dtype, device, trust_remote_code)
+    file = exchange.export_activations(
+        settings, out, say=_say(quiet), report=_reporter(quiet), show_plan=_plan_shower(quiet)
+    )
+    console.print(f"Blind activations: {file}\nNext: nlabench score {out} --texts verbalizations.jsonl --name NAME")
+
+
+@app.command()
+def score(
+    run_folder: Annotated[Path, typer.Argument(help="The folder that `nlabench export` wrote.")],
+    texts: Annotated[Path, typer.Option(help='JSONL of {"item_id": …, "text": …}, each exported item once.')],
+    name: Annotated[str, typer.Option(help="The verbalizer's name in the result.")],
+    version: Annotated[str, typer.Option(help="Its version.")] = "1",
+    link: Annotated[str, typer.Option(help="Where it can be found.")] = "",
+    licence: Annotated[str, typer.Option(help="Its licence.")] = "",
+    training_data: Annotated[str, typer.Option(help="A sentence on what it was trained on.")] = "",
+    quiet: Quiet = False,
+) -> None:
+    """Score the texts of a verbalizer that lives elsewhere."""
+    from .benchmark import exchange
+    from .benchmark.assets import file_sha256
+    from .benchmark.summary import summarize
+    from .benchmark.verbalizers.base import VerbalizerCard
+
+    if not texts.is_file():
+        raise BadInput(
+            f"There is no file of texts at {texts}. Write one JSON object per exported item, and pass its path."
+        )
+    card = VerbalizerCard(
+        name=name, version=version, link=link, licence=licence, training_data=training_data,
+        settings={"texts_sha256": file_sha256(texts)},
+    )  # fmt: skip
+    result = exchange.score_file(run_folder, texts, card, say=_say(quiet), report=_reporter(quiet))
+    console.print(summarize(result))
+    console.print(f"\nReport: {run_folder / 'report.html'}   Numbers: {run_folder / 'result.json'}")
+
+
+@app.command()
+def show(run_folder: Annotated[Path, typer.Argument(help="A folder with a result.json.")]) -> None:
+    """Print the table of a run again."""
+    from .benchmark.records import read_result
+    from .benchmark.summary import summarize
+
+    console.print(summarize(read_result(run_folder / "result.json")))
+
+
+@app.command("validate-scorers")
+def validate_scorers(pack: PackSource = "core") -> None:
+    """Test the scorers on texts written like what verbalizers write. Exit code 1 if one is below its gate."""
+    from rich.table import Table
+
+    from .benchmark.concepts import load_pack
+    from .benchmark.scoring.base import load_scorers
+    from .benchmark.scoring.validation import BEING_GATE, NAMING_GATE, validate_scorer
+
+    chosen = load_pack(pack)
+    found = [validate_scorer(scorer, chosen) for scorer in load_scorers(chosen)]
+    table = Table(
+        title=f"Scorers on the validation texts of {chosen.name!r} ({len(chosen.concepts)} concepts)",
+        title_justify="left",
+        caption=f"Macro AUROC. Gates: naming >= {NAMING_GATE}, being >= {BEING_GATE}, empty and all-concepts at 0.50. "
+        "negated, stuffed and foreign are limits, not gates: a scorer that ignores negation gives 'not about x' to x.",
+        caption_justify="left",
+    )
+    columns = ("naming", "being", "empty", "all_concepts", "negated", "stuffed", "foreign")
+    for column in ("scorer", *columns, "sees least", "ranks"):
+        table.add_column(column)
+    for v in found:
+        weakest = ", ".join(f"{name} {value:.2f}" for name, value in v.weakest[:2])
+        table.add_row(v.scorer, *[f"{getattr(v, c):.2f}" for c in columns], weakest, "yes" if v.passes else "NO")
+    console.print(table)
+    if not all(v.passes for v in found):
+        raise typer.Exit(1)
+
+
+@app.command()
+def verbalizers() -> None:
+    """List the verbalizers that can be named."""
+    from .benchmark.verbalizers.registry import known_verbalizers
+
+    for name, build in sorted(known_verbalizers().items()):
+        home = sys.modules[build.__module__].__doc__ or ""
+        console.print(f"[bold]{name}[/bold]  {home.strip().splitlines()[0]}")
+    console.print(
+        "\nWrappers take the inner one after a colon (average-direction:logit-lens). Your own: module:object."
+    )
+
+
+@app.command()
+def fetch() -> None:
+    """Download the built-in subject and embedders, by hash, so that a run needs no network."""
+    from .benchmark.assets import ASSETS, fetch_asset
+
+    for name, asset in ASSETS.items():
+        console.print(f"{name} ({asset.licence}): {fetch_asset(name, _say(False))}")
+
+
+@concepts_app.command("list")
+def list_concepts(pack: Annotated[str, typer.Argument(help="core, a JSONL file, or a folder.")] = "core") -> None:
+    """The concepts of a pack by family, with their descriptions."""
+    from .benchmark.concepts import load_pack
+
+    chosen = load_pack(pack)
+    for family in dict.fromkeys(chosen.families):
+        console.print(f"[bold]{family}[/bold]")
+        for concept in chosen.concepts:
+            if concept.family == family:
+                console.print(f"  {concept.name}: {concept.description}")
+
+
+@concepts_app.command("check")
+def check_concepts(
+    pack: Annotated[str, typer.Argument(help="core, a JSONL file, or a folder of JSONL files.")] = "core",
+) -> None:
+    """Check that a pack can carry a benchmark, and print what fails. Exit code 1 if anything does.
+
+    A pack is JSONL with three kinds of line:
+
+    {"kind": "concept", "name": "ocean", "title": "the ocean", "description": "…", "family": "topics"}
+
+    {"kind": "text", "concept": "ocean", "purpose": "direction", "text": "…"}   (purposes: direction, probe, natural,
+    scorer, validation; validation texts also have "form": "naming" or "being")
+
+    {"kind": "neutral", "purpose": "readout", "text": "…"}   (purposes: direction, readout, scorer, reference)
+    """
+    from .benchmark.concepts import load_pack
+    from .benchmark.pack_check import check_pack
+
+    chosen = load_pack(pack)
+    problems = check_pack(chosen)
+    for problem in problems:
+        console.print(f"[bold]{problem.where}[/bold]: {problem.what} {problem.fix}", soft_wrap=True)
+    n_texts = sum(len(texts) for c in chosen.concepts for texts in c.texts.values())
+    n_neutral = sum(map(len, chosen.neutral.values()))
+    console.print(
+        f"{chosen.name}: {len(chosen.concepts)} concepts, {n_texts} texts, {n_neutral} neutral prompts, "
+        f"{len(problems)} problems"
+    )
+    if problems:
+        raise typer.Exit(1)
+
+
+def _settings(
+    subject: str,
+    suite: str,
+    pack: str,
+    layer: int | None,
+    injection_layer: int | None,
+    directions: str | None,
+    dtype: str,
+    device: str,
+    trust_remote_code: bool,
+) -> RunSettings:
+    from .benchmark.runner import RunSettings
+
+    known = ("auto", "float32", "bfloat16", "float16")
+    if dtype not in known:
+        raise BadInput(f"There is no dtype {dtype!r}. Choose one of {', '.join(known)}.")
+    return RunSettings(
+        subject=subject, suite=suite, pack=pack, layer=layer, injection_layer=injection_layer, directions=directions,
+        dtype=dtype, device=device, trust_remote_code=trust_remote_code,
+    )  # fmt: skip
+
+
+def _say(quiet: bool) -> Callable[[str], None]:
+    return (lambda _: None) if quiet else (lambda line: console.print(line, style="dim"))
+
+
+def _plan_shower(quiet: bool) -> Callable[[Plan, Bench], None]:
+    def show_plan(plan: Plan, bench: Bench) -> None:
+        study = bench.sketch
+        arms = ", ".join(f"{n} {arm}" for arm, n in plan.items_by_arm.items())
+        console.print(
+            f"[bold]Plan[/bold]: {study.subject.name}, site {study.site.layer} of {study.subject.n_blocks} blocks, "
+            f"upstream at {study.injection_layer}; {len(study.pack.names)} concepts, "
+            f"{len(study.readout_prompts)} prompts\n"
+            f"  {plan.n_items} items ({arms})\n"
+            f"  {plan.tokens_read:,} tokens to read, {plan.answers} answers for the behaviour gate, "
+            f"{plan.texts:,} texts\n"
+            f"  about {_minutes(plan.seconds)} if nothing is in the store yet, from rates measured just now "
+            f"(reading {_minutes(plan.reading_seconds)}, gate {_minutes(plan.gate_seconds)}, texts "
+            f"{_minutes(plan.text_seconds)}), and scoring",
+            soft_wrap=True,
+        )
+
+    return (lambda *_: None) if quiet else show_plan
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
+
+
+def _reporter(quiet: bool) -> Callable[[Progress], None]:
+    """Progress as a bar on a terminal, and as a line every ten seconds elsewhere."""
+    if quiet:
+        return lambda _: None
+    state: dict[str, Any] = {"stage": "", "last": 0.0}
+
+    def report(progress: Progress) -> None:
+        finished = progress.done == progress.total
+        now = time.monotonic()
+        if progress.stage != state["stage"]:
+            state.update(stage=progress.stage, last=now)
+        elif not finished and now - state["last"] < (0.2 if console.is_terminal else 10):
+            return
+        state["last"] = now
+        rate = progress.fresh / progress.seconds if progress.seconds else 0.0
+        speed = f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.1f}/s" if rate else "from the store"
+        left = (progress.total - progress.done) / rate if rate else 0
+        line = f"{progress.stage}: {progress.done:,} of {progress.total:,}, {speed}"
+        line += f", {_minutes(left)} left" if left else ""
+        # A carriage return and no newline: the line is written over until its stage ends.
+        if console.is_terminal:
+            console.print(f"\r\x1b[K{line}", end="\n" if finished else "", style="dim", soft_wrap=True)
+        else:
+            console.print(line, style="dim", soft_wrap=True)
+
+    return report
+
+
+def main() -> None:
+    """The console script: a user's mistake is one paragraph and exit code 2."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        app()
+    except BadInput as error:
+        complaints.print(f"nlabench: {error}", style="red", soft_wrap=True, markup=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        complaints.print("Stopped. Finished work is kept: run the same command to go on.", style="yellow")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

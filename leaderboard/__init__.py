@@ -1,0 +1,1 @@
+"""Results that can be ranked; knows result records and statistics only."""

@@ -1,0 +1,136 @@
+"""What the tests share: the default subject, and a small random model of every family that the package promises."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import pytest
+import torch
+import transformers as hf
+from nlabench.benchmark.subject import Subject, load_subject, wrap_subject
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+N_BLOCKS, D_MODEL, VOCABULARY, WINDOW = 4, 32, 61, 5
+
+_GROUPED = {
+    "vocab_size": VOCABULARY, "hidden_size": D_MODEL, "intermediate_size": 48, "num_hidden_layers": N_BLOCKS,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128, "tie_word_embeddings": False,
+    "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+}  # fmt: skip
+_MIXED = {
+    "head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": WINDOW,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention", "sliding_attention"],
+}  # fmt: skip
+
+
+def _llama() -> hf.PreTrainedModel:
+    return hf.LlamaForCausalLM(hf.LlamaConfig(**_GROUPED))
+
+
+def _qwen2() -> hf.PreTrainedModel:
+    return hf.Qwen2ForCausalLM(hf.Qwen2Config(**_GROUPED))
+
+
+def _qwen3() -> hf.PreTrainedModel:
+    return hf.Qwen3ForCausalLM(hf.Qwen3Config(**_GROUPED, head_dim=8))
+
+
+def _mistral() -> hf.PreTrainedModel:
+    return hf.MistralForCausalLM(hf.MistralConfig(**_GROUPED, head_dim=8, sliding_window=WINDOW))
+
+
+def _gemma2() -> hf.PreTrainedModel:
+    return hf.Gemma2ForCausalLM(hf.Gemma2Config(**_GROUPED, **_MIXED))
+
+
+def _gemma3_text() -> hf.PreTrainedModel:
+    return hf.Gemma3ForCausalLM(hf.Gemma3TextConfig(**_GROUPED, **_MIXED))
+
+
+def _gemma3() -> hf.PreTrainedModel:
+    # The vision tower is as deep as the text model on purpose: its list of blocks must not be taken for the subject's.
+    vision = {
+        "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": N_BLOCKS, "num_attention_heads": 2,
+        "image_size": 28, "patch_size": 14,
+    }  # fmt: skip
+    config = hf.Gemma3Config(
+        text_config={**_GROUPED, **_MIXED}, vision_config=vision, tie_word_embeddings=False, mm_tokens_per_image=4,
+        image_token_index=VOCABULARY - 1, boi_token_index=VOCABULARY - 2, eoi_token_index=VOCABULARY - 3,
+    )  # fmt: skip
+    return hf.Gemma3ForConditionalGeneration(config)
+
+
+def _gpt2() -> hf.PreTrainedModel:
+    config = hf.GPT2Config(
+        vocab_size=VOCABULARY, n_embd=D_MODEL, n_layer=N_BLOCKS, n_head=4, n_positions=128, tie_word_embeddings=False,
+        bos_token_id=1, eos_token_id=2, pad_token_id=0,
+    )  # fmt: skip
+    return hf.GPT2LMHeadModel(config)
+
+
+def _gpt_neox() -> hf.PreTrainedModel:
+    plain = {name: value for name, value in _GROUPED.items() if name != "num_key_value_heads"}
+    return hf.GPTNeoXForCausalLM(hf.GPTNeoXConfig(**plain))
+
+
+_FAMILIES: dict[str, Callable[[], hf.PreTrainedModel]] = {
+    "llama": _llama, "qwen2": _qwen2, "qwen3": _qwen3, "mistral": _mistral, "gemma2": _gemma2,
+    "gemma3-text": _gemma3_text, "gemma3": _gemma3, "gpt2": _gpt2, "gpt-neox": _gpt_neox,
+}  # fmt: skip
+
+
+def _draw_weights(model: hf.PreTrainedModel) -> hf.PreTrainedModel:
+    """Weights large enough that attention is sharp: an error in a mask or a position then shows in the first digit."""
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if parameter.ndim == 1:  # norms and biases
+                parameter += 0.1 * noise
+            else:
+                parameter.copy_(noise * 1.5 / parameter.shape[-1] ** 0.5)
+    return model
+
+
+def _word_tokenizer(*, ends: bool = False) -> hf.PreTrainedTokenizerFast:
+    """Words as SentencePiece marks them (▁), after a BOS as Llama and Gemma have it; `ends`: with an EOS too."""
+    words = ["the", "and", "of", "in", "with", "cat", "sat", "mat", "rain", "fell", "slowly", "night", "home", "late"]
+    vocabulary = ["<unk>", "<s>", "</s>", *(f"▁{word}" for word in words)]
+    vocabulary += [f"t{i}" for i in range(VOCABULARY - len(vocabulary))]
+    raw = Tokenizer(models.WordLevel({token: i for i, token in enumerate(vocabulary)}, unk_token="<unk>"))
+    raw.pre_tokenizer = pre_tokenizers.Metaspace()
+    raw.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>" if ends else "<s> $A", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    return hf.PreTrainedTokenizerFast(
+        tokenizer_object=raw, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<unk>"
+    )
+
+
+@functools.cache
+def _tiny(family: str) -> Subject:
+    return wrap_subject(_draw_weights(_FAMILIES[family]()), _word_tokenizer(), f"tiny-{family}", f"tiny:{family}")
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Callable[[str], Subject]:
+    """A small random subject by the name of its family; one per session, so a test that changes one copies it."""
+    return _tiny
+
+
+@pytest.fixture(scope="session", params=list(_FAMILIES))
+def any_tiny(request: pytest.FixtureRequest) -> Subject:
+    """A small random subject of each family in turn."""
+    return _tiny(request.param)
+
+
+@pytest.fixture(scope="session")
+def word_tokenizer() -> Callable[..., hf.PreTrainedTokenizerFast]:
+    return _word_tokenizer
+
+
+@pytest.fixture(scope="session")
+def subject() -> Subject:
+    """The default subject, from the cache (fetched once)."""
+    return load_subject()
