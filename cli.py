@@ -30,7 +30,8 @@ app = typer.Typer(
 concepts_app = typer.Typer(no_args_is_help=True, help="Look at concept packs and check them.")
 app.add_typer(concepts_app, name="concepts")
 
-console = Console(highlight=False)
+# In a pipe or a log there is no width to fit; eighty columns would fold every interval.
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 complaints = Console(stderr=True, highlight=False)
 
 Subject = Annotated[

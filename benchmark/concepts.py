@@ -37,6 +37,9 @@ TEXTS_PER_PURPOSE: dict[Purpose, int] = {"direction": 16, "probe": 8, "natural":
 FEWEST_TEXTS: dict[Purpose, int] = {"direction": 4, "probe": 2, "natural": 2, "scorer": 2, "validation": 0}
 FEWEST_NEUTRAL = 8
 
+#: Characters of one text of a pack.
+LONGEST_TEXT = 5000
+
 CORE_PACK = Path(__file__).parent / "packs" / "core"
 
 
@@ -46,7 +49,8 @@ class _Line(BaseModel):
 
 class _ConceptLine(_Line):
     kind: Literal["concept"]
-    name: str = Field(min_length=1, max_length=80)
+    #: Text ids are `name/purpose/number`, and `neutral/…` for the neutral prompts.
+    name: str = Field(min_length=1, max_length=80, pattern="^[^/]+$")
     title: str = Field(min_length=1, max_length=200)
     description: str = Field(min_length=1, max_length=500)
     family: str = Field(min_length=1, max_length=80)
@@ -57,14 +61,14 @@ class _TextLine(_Line):
     kind: Literal["text"]
     concept: str
     purpose: Purpose
-    text: str = Field(min_length=1, max_length=5000)
+    text: str = Field(min_length=1, max_length=LONGEST_TEXT)
     form: Literal["naming", "being"] | None = None
 
 
 class _NeutralLine(_Line):
     kind: Literal["neutral"]
     purpose: NeutralPurpose
-    text: str = Field(min_length=1, max_length=5000)
+    text: str = Field(min_length=1, max_length=LONGEST_TEXT)
 
 
 _LINE: TypeAdapter[_ConceptLine | _TextLine | _NeutralLine] = TypeAdapter(_ConceptLine | _TextLine | _NeutralLine)
@@ -163,18 +167,30 @@ def pack_from_rows(
     Raises:
         BadInput: a column is missing, or a concept has too few texts for a split.
     """
+    unmapped = [key for key in ("text", "concept") if key not in columns]
+    if unmapped:
+        raise BadInput(
+            f"The columns of {name!r} are mapped without {unmapped[0]!r}: {dict(columns)}. Say which column holds the "
+            "text and which the concept, for instance columns={'text': 'sentence', 'concept': 'label'}."
+        )
     lines: list[_ConceptLine | _TextLine | _NeutralLine] = []
     by_concept: dict[str, list[str]] = {}
     meta: dict[str, Mapping[str, Any]] = {}
     for number, row in enumerate(rows):
-        absent = [columns[key] for key in ("text", "concept") if columns[key] not in row]
+        absent = [column for column in columns.values() if column not in row]
         if absent:
             raise BadInput(
                 f"Row {number} of {name!r} has no column {absent[0]!r}; it has {', '.join(map(str, row))}. "
                 "Map the columns, for instance columns={'text': 'sentence', 'concept': 'label'}."
             )
+        text = row[columns["text"]]
+        if not isinstance(text, str) or not 0 < len(text) <= LONGEST_TEXT:
+            raise BadInput(
+                f"Row {number} of {name!r} has {str(text)[:40]!r} for a text. Give a text of 1 to {LONGEST_TEXT:,} "
+                "characters, or leave the row out."
+            )
         concept = str(row[columns["concept"]])
-        by_concept.setdefault(concept, []).append(str(row[columns["text"]]))
+        by_concept.setdefault(concept, []).append(text)
         meta.setdefault(concept, row)
     rng = np.random.default_rng(seed)
     shares = np.cumsum([0, *TEXTS_PER_PURPOSE.values()]) / sum(TEXTS_PER_PURPOSE.values())
@@ -182,7 +198,7 @@ def pack_from_rows(
         row = meta[concept]
 
         def field(key: str, default: str, row: Mapping[str, Any] = row) -> str:
-            return str(row[columns[key]]) if key in columns and columns[key] in row else default
+            return str(row[columns[key]]) if key in columns else default
 
         title = field("title", concept.replace("_", " "))
         lines.append(
@@ -214,10 +230,12 @@ def load_dataset_pack(
     """
     import datasets
 
-    suffix = Path(path).suffix.lstrip(".")
+    builders = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+    builder = builders.get(Path(path).suffix)
+    if Path(path).is_file() and builder is None:
+        raise BadInput(f"The file {path!r} is none of {', '.join(builders)}. Convert it to one of these.")
     try:
-        if Path(path).is_file():
-            builder = {"jsonl": "json"}.get(suffix, suffix)
+        if builder is not None:
             rows = datasets.load_dataset(builder, data_files=path, split=split)
         else:
             rows = datasets.load_dataset(path, split=split)
@@ -271,6 +289,8 @@ def _parse_file(file: Path) -> list[_ConceptLine | _TextLine | _NeutralLine]:
 
 def _assemble(name: str, lines: Sequence[_ConceptLine | _TextLine | _NeutralLine]) -> ConceptPack:
     heads = [line for line in lines if isinstance(line, _ConceptLine)]
+    if any(head.name == "neutral" for head in heads):
+        raise BadInput(f"The pack {name!r} has a concept named 'neutral', which is what neutral prompts are called.")
     repeated = [n for n, k in Counter(head.name for head in heads).items() if k > 1]
     if repeated:
         raise BadInput(f"The pack {name!r} names the concept {repeated[0]!r} more than once. Give each its own name.")

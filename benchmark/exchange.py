@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -112,7 +113,7 @@ def read_export(file: Path) -> tuple[list[str], ActivationBatch]:
     """
     try:
         table = pd.read_parquet(file)
-        vectors = torch.tensor(table["activation_vector"].tolist(), dtype=torch.float32)
+        vectors = torch.from_numpy(np.stack(table["activation_vector"].tolist()).astype(np.float32))
         site = Site(str(table["subject"][0]), int(table["layer"][0]), int(table["d_model"][0]))
         return table["item_id"].tolist(), ActivationBatch(vectors, site)
     except (OSError, KeyError, ValueError) as error:

@@ -44,6 +44,7 @@ from .study import Study, complete_study, sketch_study
 from .subject import DEFAULT_SUBJECT, load_subject
 from .suites import Suite, load_suite
 from .task import Task, load_tasks
+from .verbalizers.registry import find_verbalizer
 from .verbalizing import Verbalized, permute_texts, verbalize_items, verbalizer_fingerprint
 
 RESAMPLES = 10_000
@@ -130,6 +131,9 @@ def run(
     Raises:
         BadInput: see `set_up`, `load_roster` and `verbalize_items`. Finished work is kept; the same call resumes.
     """
+    for spec in verbalizers:
+        if isinstance(spec, str):
+            find_verbalizer(spec)  # a misspelt name costs nothing yet
     bench = set_up(settings or RunSettings(), pack=pack, say=say, report=report)
     show_plan(plan_run(bench, verbalizers), bench)
     study, activations = bench.measure()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -157,9 +155,10 @@ def load_directions(file: Path, concepts: Sequence[str], layer: int, d_model: in
         loaded = safetensors.torch.load_file(file) if file.suffix == ".safetensors" else torch.load(
             file, map_location="cpu", weights_only=True
         )  # fmt: skip
-    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except Exception as error:  # bytes that are no tensors raise a dozen kinds
+        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
         raise BadInput(
-            f"{file} cannot be read as tensors: {str(error).splitlines()[0][:200]}. Only plain tensors are loaded "
+            f"{file} cannot be read as tensors: {reason}. Only plain tensors are loaded "
             "(weights_only=True); save the vectors with safetensors.torch.save_file({'concept': vector}, path)."
         ) from error
     tensors: Mapping[str, Tensor] = {concepts[0]: loaded} if isinstance(loaded, Tensor) else loaded
@@ -172,8 +171,8 @@ def load_directions(file: Path, concepts: Sequence[str], layer: int, d_model: in
     for concept in concepts:
         if concept not in tensors:
             raise BadInput(
-                f"{file} holds no direction for {concept!r}; it holds {', '.join(map(str, list(tensors)[:8]))}. Name one tensor "
-                "per concept of the pack."
+                f"{file} holds no direction for {concept!r}; it holds {', '.join(map(str, list(tensors)[:8]))}. Name "
+                "one tensor per concept of the pack."
             )
         tensor = tensors[concept].float()
         if tensor.ndim == 2 and layer < len(tensor):

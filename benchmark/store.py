@@ -86,7 +86,9 @@ class Store:
         """
         path = self.path(kind, key)
         metadata = {"record": json.dumps(payload.record), "sha256": _digest(payload)}
-        content = safetensors.numpy.save(payload.arrays, metadata)
+        # safetensors writes a view (transposed, strided) in the order in which it lies in memory, not in its own.
+        arrays = {name: np.asarray(array, order="C") for name, array in payload.arrays.items()}
+        content = safetensors.numpy.save(arrays, metadata)
         write_atomically(path, content)
 
 

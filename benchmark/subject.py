@@ -11,6 +11,7 @@ reads it before the norm).
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,8 +20,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.cache_utils import Cache, DynamicLayer
+from transformers.utils.logging import disable_progress_bar
 
 from .assets import ASSETS, fetch_asset, file_sha256
 from .errors import BadInput
@@ -369,8 +371,13 @@ def load_subject(
     else:
         source, _, tag = spec.partition("@")
         revision = tag or None
+        say(f"{spec}: no built-in asset and no folder of that name; looking for it on the model hub")
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    # An unreachable hub is retried with a warning each time; our error says it once.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    disable_progress_bar()
     try:
+        AutoConfig.from_pretrained(source, **options)
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
         model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=precision, **options)
         model.to(where)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from .records import MetricRow, Result
-from .report.headline import usual_strength
 
 ROLE_STYLE = {"submitted": "bold", "baseline": "", "floor": "dim", "ceiling": "green", "reader": "cyan"}
 
@@ -15,20 +15,23 @@ ROLE_STYLE = {"submitted": "bold", "baseline": "", "floor": "dim", "ceiling": "g
 def summarize(result: Result) -> RenderableType:
     """The headline table with intervals, what it means in a line, and the findings."""
     scorer = result.headline_scorer
+    where = f"{result.provenance.subject}, block {result.provenance.layer}, suite {result.provenance.suite['name']}"
     table = Table(
-        title=f"Concept identification, {result.provenance.subject} at block {result.provenance.layer}, "
-        f"suite {result.provenance.suite['name']} (scorer: {scorer})",
+        title=f"Concept identification: {where} (scorer: {scorer})",
         title_justify="left",
-        caption="AUROC [95% interval]; 0.5 is chance. natural, steered: token-matched pairs at function words, at "
-        "matched evidence. r50: where the text is halfway to the ceiling. claims: false claims on permuted "
-        "activations, at the grid's r nearest to matched evidence, over those on neutral ones.",
+        caption="AUROC with its 95% interval; 0.5 is chance. natural, steered: token-matched pairs at function words, at "
+        "matched evidence. gap: steered - natural. r50: the strength at which the text is halfway to the ceiling.",
         caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
     )
-    for column in ("verbalizer", "role", "natural", "steered", "steered - natural", "r50", "claims"):
-        table.add_column(column, no_wrap=column != "verbalizer", overflow="fold")
+    table.add_column("verbalizer", overflow="fold")
+    for column in ("natural", "steered", "gap", "r50"):
+        table.add_column(column, no_wrap=True)
     for name, verbalizer in result.verbalizers.items():
         role = str(verbalizer.card["role"])
-        table.add_row(name, role, *_cells(result, name, scorer), style=ROLE_STYLE.get(role, ""))
+        shown = name.replace(":", ":\n", 1) + ("" if role == "submitted" else f"\n({role})")
+        table.add_row(shown, *_cells(result, name, scorer), style=ROLE_STYLE.get(role, ""))
     left_out = [c.name for c in result.concepts if c.excluded.get("readout/function")]
     notes = [f"{len(result.concepts) - len(left_out)} of {len(result.concepts)} concepts are in the headline"]
     notes[0] += f" (left out: {', '.join(left_out)})." if left_out else "."
@@ -42,34 +45,28 @@ def _cells(result: Result, name: str, scorer: str) -> list[str]:
         "task": "concept_identification", "verbalizer": name, "scorer": scorer, "injection": "readout",
         "level": "matched", "kind": "function", "group": None,
     }  # fmt: skip
-    strength = usual_strength(result)
     return [
-        show_interval(result.one(metric="auroc_in_pairs", arm="natural", **pair)),
-        show_interval(result.one(metric="auroc_in_pairs", arm="steered", **pair)),
-        show_interval(result.one(metric="auroc_gap", arm="steered-natural", **pair), signed=True),
+        _show_interval(result.one(metric="auroc_in_pairs", arm="natural", **pair)),
+        _show_interval(result.one(metric="auroc_in_pairs", arm="steered", **pair)),
+        _show_interval(result.one(metric="auroc_gap", arm="steered-natural", **pair), signed=True),
         _show_r50(
             result.one(
                 task="dose_response", metric="r50", verbalizer=name, scorer=scorer, arm="steered", injection="readout"
             )
         ),
-        show_interval(
-            result.one(
-                task="confabulation", metric="false_claims_over_neutral", verbalizer=name, scorer=scorer,
-                arm="permuted", r=strength,
-            ),
-            signed=True,
-        ),
     ]  # fmt: skip
 
 
-def show_interval(row: MetricRow | None, *, signed: bool = False) -> str:
-    """`0.73 [0.55, 0.85]`; a dash where there is no number."""
+def _show_interval(row: MetricRow | None, *, signed: bool = False) -> str:
+    """`0.73`, and its interval on a second line; a dash where there is no number."""
     if row is None or row.value is None:
         return "-"
     sign = "+" if signed else ""
     # A difference of exactly zero has no sign; neither has one that rounds to it.
     value = f"{row.value + 0.0:{sign}.2f}"
-    return value if row.low is None or row.high is None else f"{value} [{row.low:{sign}.2f}, {row.high:{sign}.2f}]"
+    if row.low is None or row.high is None:
+        return value
+    return f"{value}\n\\[{row.low:{sign}.2f}, {row.high:{sign}.2f}]"
 
 
 def _show_r50(row: MetricRow | None) -> str:
@@ -77,4 +74,4 @@ def _show_r50(row: MetricRow | None) -> str:
         return "-"
     end = f"> {row.censored_at:g}" if row.censored_at is not None else "-"
     value, low, high = (end if n is None else f"{n:.2f}" for n in (row.value, row.low, row.high))
-    return end if row.value is None else f"{value} [{low}, {high}]"
+    return end if row.value is None else f"{value}\n\\[{low}, {high}]"

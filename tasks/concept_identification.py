@@ -169,23 +169,27 @@ class ConceptIdentification:
 
 
 def _cells(panel: Panel) -> Iterator[_Cell]:
+    """Every cell of labelled items that this run made, those with fewer than two concepts left out."""
     none = np.array([], dtype=np.int64)
-    for kind in ("function", "final"):
-        yield _Cell("natural", "none", "grid", kind, None, panel.rows(arm="natural", kind=kind), none)
+    cells = [
+        _Cell("natural", "none", "grid", kind, None, panel.rows(arm="natural", kind=kind), none)
+        for kind in ("function", "final")
+    ]
     for injection in ("readout", "upstream"):
         for r in panel.strengths("steered", injection):
             at: dict[str, Any] = {"injection": injection, "level": "grid", "r": r}
             permuted = panel.rows(arm="permuted", **at)
-            yield _Cell("steered", injection, "grid", "function", r, panel.rows(arm="steered", **at), permuted)
+            cells.append(_Cell("steered", injection, "grid", "function", r, panel.rows(arm="steered", **at), permuted))
     for injection, kind in ENDS:
         matched = panel.rows(arm="steered", injection=injection, level="matched", kind=kind)
         permuted = panel.rows(arm="permuted", injection=injection, level="matched") if kind == "function" else none
-        if len(set(panel.items["concept"].iloc[matched])) > 1:
-            yield _Cell("steered", injection, "matched", kind, None, matched, permuted)
+        cells.append(_Cell("steered", injection, "matched", kind, None, matched, permuted))
     for level in ("matched", "full"):
         graft = panel.rows(arm="graft_concept", level=level)
-        if len(set(panel.items["concept"].iloc[graft])) > 1:
-            yield _Cell("graft_concept", "readout", level, "function", None, graft, none)
+        cells.append(_Cell("graft_concept", "readout", level, "function", None, graft, none))
+    for cell in cells:
+        if panel.items["concept"].iloc[cell.rows].nunique() > 1:
+            yield cell
 
 
 def _add(place: float, bound: float) -> float | None:

@@ -11,6 +11,10 @@ import transformers as hf
 from nlabench.benchmark.subject import Subject, load_subject, wrap_subject
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+# Torch's threads wait for each other by spinning: with anything else on the same cores a test of a tenth of a second
+# takes ten. One thread is as fast on models this small.
+torch.set_num_threads(1)
+
 N_BLOCKS, D_MODEL, VOCABULARY, WINDOW = 4, 32, 61, 5
 
 _GROUPED = {

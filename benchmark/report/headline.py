@@ -63,7 +63,13 @@ def _place(rows: list[MetricRow], of: MetricRow | None) -> MetricRow | None:
     """The place that belongs to an AUROC: of a cell's items, or of those in pairs."""
     if of is None:
         return None
-    at = {"metric": of.metric.replace("auroc", "place"), "arm": of.arm, "injection": of.injection, "level": of.level, "kind": of.kind}
+    at = {
+        "metric": of.metric.replace("auroc", "place"),
+        "arm": of.arm,
+        "injection": of.injection,
+        "level": of.level,
+        "kind": of.kind,
+    }
     return _pick(rows, **at)
 
 

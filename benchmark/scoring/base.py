@@ -24,6 +24,9 @@ ENTRY_POINTS = "nlabench.scorers"
 DEFAULT_SCORERS = ("embedding", "classifier", "independent")
 
 
+DIGITS = 5
+
+
 @runtime_checkable
 class Scorer(Protocol):
     """Scores texts against the concepts of the pack that it was built for.
@@ -99,8 +102,12 @@ def load_scorers(pack: ConceptPack, names: Sequence[str] = DEFAULT_SCORERS) -> l
 
 
 def score_unique(scorers: Sequence[Scorer], texts: Sequence[str]) -> NDArray[Any]:
-    """Score texts with every scorer, each distinct text once. Returns [n_scorers, n_texts, n_concepts], float64."""
+    """Score texts with every scorer, each distinct text once. Returns [n_scorers, n_texts, n_concepts], float64.
+
+    Scores are rounded to DIGITS: an embedder in float32 differs in the seventh with the texts that share its batch, and
+    what shares a batch must not decide a rank.
+    """
     distinct = list(dict.fromkeys(texts))
     number = {text: i for i, text in enumerate(distinct)}
     rows = np.array([number[text] for text in texts])
-    return np.stack([scorer.score(distinct)[rows] for scorer in scorers])
+    return np.stack([np.round(scorer.score(distinct), DIGITS)[rows] for scorer in scorers])

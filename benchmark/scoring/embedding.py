@@ -32,7 +32,9 @@ def load_embedder(name: str) -> Any:
         BadInput: it cannot be found.
     """
     from sentence_transformers import SentenceTransformer
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     source = str(fetch_asset(name)) if name in ASSETS else name
     try:
         return SentenceTransformer(source, device="cpu")

@@ -71,7 +71,8 @@ def validate_scorer(scorer: Scorer, pack: ConceptPack) -> ScorerValidity:
         all_concepts=_macro(scorer.score([everything] * len(naming)), labels),
         negated=_macro(scorer.score([f"This is not about: {t.text}" for _, t in naming]), labels),
         stuffed=_macro(scorer.score(stuffed), labels),
-        foreign=_macro(scorer.score([t.text for _, t in foreign]), np.array([i for i, _ in foreign])) if foreign
+        foreign=_macro(scorer.score([t.text for _, t in foreign]), np.array([i for i, _ in foreign]))
+        if len({i for i, _ in foreign}) > 1
         else float("nan"),
         naming_top1=float((naming_scores.argmax(1) == labels).mean()),
         being_top1=float((being_scores.argmax(1) == being_labels).mean()),

@@ -131,7 +131,8 @@ def check_texts(name: str, returned: Any, n_items: int) -> list[Verbalization]:
             control characters.
     """
     if not isinstance(returned, Sequence) or isinstance(returned, str) or len(returned) != n_items:
-        found = f"{len(returned)} texts" if isinstance(returned, Sequence) else f"a {type(returned).__name__}"
+        listed = isinstance(returned, Sequence) and not isinstance(returned, str)
+        found = f"{len(returned)} texts" if listed else f"a {type(returned).__name__}"
         raise BadInput(
             f"The verbalizer {name!r} was given {n_items} vectors and returned {found}. Return a list with one text "
             "per vector, in the same order (an empty text where there is nothing to say)."

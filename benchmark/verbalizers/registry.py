@@ -35,6 +35,34 @@ def known_verbalizers() -> dict[str, Build]:
     return found
 
 
+def find_verbalizer(spec: str) -> Build:
+    """The function that builds what a name stands for; cheap, so that a misspelt name is found before any work.
+
+    Raises:
+        BadInput: nothing of that name, or a module that cannot be imported.
+    """
+    name, _, argument = spec.partition(":")
+    known = known_verbalizers()
+    if name in known:
+        return known[name]
+    if not argument:
+        raise BadInput(
+            f"There is no verbalizer {spec!r}. Known are {', '.join(sorted(known))}; or give `module:object` for a "
+            "function or an object of your own."
+        )
+    here = str(Path.cwd())
+    if here not in sys.path:  # a script beside the user, as `python -m` would find it
+        sys.path.insert(0, here)
+    try:
+        found = getattr(importlib.import_module(name), argument)
+    except Exception as error:  # whatever the user's module does when it is imported
+        raise BadInput(
+            f"The verbalizer {spec!r} could not be imported: {type(error).__name__}: {error}. Known are "
+            f"{', '.join(sorted(known))}; `module:object` is looked up from the current folder and the environment."
+        ) from error
+    return lambda study, argument: found
+
+
 def load_verbalizer(spec: str | Any, study: Study) -> Verbalizer | TextReader:
     """The verbalizer that `spec` names (or is: an object or a bare function is taken as it is).
 
@@ -42,7 +70,7 @@ def load_verbalizer(spec: str | Any, study: Study) -> Verbalizer | TextReader:
         BadInput: nothing of that name, an import that fails, an object that is no verbalizer, or one that was made for
             another subject, site or width.
     """
-    found = _find(spec, study) if isinstance(spec, str) else spec
+    found = find_verbalizer(spec)(study, spec.partition(":")[2]) if isinstance(spec, str) else spec
     if isinstance(found, type):
         found = found()
     if not isinstance(found, Verbalizer | TextReader):
@@ -59,28 +87,6 @@ def load_verbalizer(spec: str | Any, study: Study) -> Verbalizer | TextReader:
     check_made_for(found.card, study.site)
     checked: Verbalizer | TextReader = found
     return checked
-
-
-def _find(spec: str, study: Study) -> Any:
-    name, _, argument = spec.partition(":")
-    known = known_verbalizers()
-    if name in known:
-        return known[name](study, argument)
-    if not argument:
-        raise BadInput(
-            f"There is no verbalizer {spec!r}. Known are {', '.join(sorted(known))}; or give `module:object` for a "
-            "function or an object of your own."
-        )
-    here = str(Path.cwd())
-    if here not in sys.path:  # a script beside the user, as `python -m` would find it
-        sys.path.insert(0, here)
-    try:
-        return getattr(importlib.import_module(name), argument)
-    except Exception as error:  # whatever the user's module does when it is imported
-        raise BadInput(
-            f"The verbalizer {spec!r} could not be imported: {type(error).__name__}: {error}. Known are "
-            f"{', '.join(sorted(known))}; `module:object` is looked up from the current folder and the environment."
-        ) from error
 
 
 def _from_entry_point(entry: importlib.metadata.EntryPoint) -> Build:

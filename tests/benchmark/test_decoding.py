@@ -1,4 +1,4 @@
-"""Facts about greedy decoding: the tokens of transformers' own generate, whatever is cached, padded, dropped or edited."""
+"""Facts about greedy decoding: the tokens of transformers' own generate, whatever is cached, padded or edited."""
 
 from __future__ import annotations
 

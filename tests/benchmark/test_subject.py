@@ -53,7 +53,10 @@ def count_calls(subject: Subject) -> tuple[list[int], Callable[[], None]]:
         return count
 
     # The first child that holds weights: a block that is skipped still has its own hooks called.
-    inner = [next(m for m in block.modules() if isinstance(m, nn.Linear) or "Conv1D" in str(type(m))) for block in subject.blocks]
+    inner = [
+        next(m for m in block.modules() if isinstance(m, nn.Linear) or "Conv1D" in str(type(m)))
+        for block in subject.blocks
+    ]
     handles = [module.register_forward_hook(counter(number)) for number, module in enumerate(inner)]
     return calls, lambda: [handle.remove() for handle in handles] and None
 
