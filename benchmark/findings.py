@@ -19,7 +19,7 @@ def find(result: Result) -> list[str]:
     ceiling = next((n for n, v in result.verbalizers.items() if v.card["role"] == "ceiling"), None)
     if ceiling is not None:
         sentences += _about_ceiling(result, ceiling, headline)
-    return sentences
+    return [*sentences, _about_behaviour(result)]
 
 
 def _about(result: Result, name: str, scorer: str) -> list[str]:
@@ -56,17 +56,16 @@ def _about_dose(result: Result, name: str, scorer: str) -> list[str]:
     )
     if half is None:
         return []
-    behaviour = f"; {_about_behaviour(result)}"
     if half.value is None:
         end = f"r = {half.censored_at:g}" if half.censored_at is not None else "the end of the grid"
         return [
-            f"The texts of {name} do not come halfway to the ceiling by {end}, however far the activation is moved{behaviour}."
+            f"The texts of {name} do not come halfway to the ceiling by {end}, however far the activation is moved."
         ]
     beyond = "?" if half.censored_at is None else f"> {half.censored_at:g}"
     low, high = (beyond if bound is None else f"{bound:.2f}" for bound in (half.low, half.high))
     return [
         f"Moved along the concept's direction, the texts of {name} come halfway to the ceiling at r = {half.value:.2f} "
-        f"[{low}, {high}]{behaviour}."
+        f"[{low}, {high}]."
     ]
 
 
@@ -75,7 +74,7 @@ def _about_behaviour(result: Result) -> str:
     passing = {r: sum(row.steers for row in result.gate if row.r == r) for r in {row.r for row in result.gate}}
     best = max(passing, key=lambda r: (passing[r], -r))
     if not passing[best]:
-        return "no direction passed the behaviour gate"
+        return "No direction passed the behaviour gate: nothing here is known to steer."
     return (
         f"upstream, {passing[best]} of {len(result.concepts)} directions steer what the subject writes at r = {best:g}"
     )

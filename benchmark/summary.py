@@ -19,8 +19,9 @@ def summarize(result: Result) -> RenderableType:
     table = Table(
         title=f"Concept identification: {where} (scorer: {scorer})",
         title_justify="left",
-        caption="AUROC with its 95% interval; 0.5 is chance. natural, steered: token-matched pairs at function words, at "
-        "matched evidence. gap: steered - natural. r50: the strength at which the text is halfway to the ceiling.",
+        caption="AUROC with its 95% interval; 0.5 is chance. natural, steered: token-matched pairs at function "
+        "words, at matched evidence. gap: steered - natural. r50: the strength at which the text is halfway to the "
+        "ceiling.",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),

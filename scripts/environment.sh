@@ -34,5 +34,7 @@ PY
     mkdir -p "$venv/src" && ln -sfn "$root" "$venv/src/nlabench"
     echo "$wanted" >"$venv/.nlabench"
 fi
+# Waiting threads sleep: on a machine whose cores are shared, spinning ones slow torch down several times.
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
 export PATH="$venv/bin:$PATH" VIRTUAL_ENV="$venv"
 cd "$root"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
+import hypothesis
 import pytest
 import torch
 import transformers as hf
@@ -14,6 +15,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 # Torch's threads wait for each other by spinning: with anything else on the same cores a test of a tenth of a second
 # takes ten. One thread is as fast on models this small.
 torch.set_num_threads(1)
+# And a deadline of hypothesis measures the machine's other work, not ours.
+hypothesis.settings.register_profile("shared-cores", deadline=None)
+hypothesis.settings.load_profile("shared-cores")
 
 N_BLOCKS, D_MODEL, VOCABULARY, WINDOW = 4, 32, 61, 5
 

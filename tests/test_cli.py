@@ -21,10 +21,8 @@ def test_help_names_every_command_and_loads_no_model(tmp_path: Path) -> None:
     assert done.returncode == 0
     for command in ("run", "export", "score", "show", "validate-scorers", "verbalizers", "concepts", "fetch"):
         assert command in done.stdout
-    heavy = subprocess.run(
-        [sys.executable, "-c", "import sys, nlabench.cli; print('torch' in sys.modules, 'transformers' in sys.modules)"],
-        capture_output=True, text=True, cwd=tmp_path, check=True,
-    )  # fmt: skip
+    script = "import sys, nlabench.cli; print('torch' in sys.modules, 'transformers' in sys.modules)"
+    heavy = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=True)
     assert heavy.stdout.split() == ["False", "False"]
 
 

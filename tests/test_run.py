@@ -237,7 +237,7 @@ def test_a_verbalizer_that_fails_on_all_items_is_an_error(settings: RunSettings,
     def broken(vectors: list) -> list[str]:
         raise RuntimeError("no weights")
 
-    with pytest.raises(nlabench.BadInput, match="'broken' failed on all .* RuntimeError: no weights"):
+    with pytest.raises(nlabench.BadInput, match=r"'broken' failed on all .* RuntimeError: no weights"):
         nlabench.run([broken], settings, out=cache / "broken", say=quiet)
     assert not (cache / "broken" / "result.json").exists()
 

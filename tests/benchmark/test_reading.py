@@ -78,6 +78,13 @@ def test_function_words_are_read_past_the_third_token_and_before_the_last(subjec
         assert tokenized.final.index == len(tokenized.ids) - 1
 
 
+def test_function_words_too_early_or_at_the_end_are_left_out(subject: Subject) -> None:
+    # "from" is the third token and "of" the fourth; a last token is read as such, whatever its word.
+    (tokenized,) = tokenize(subject, texts("People came from of all the places they had known with"))
+    assert [(r.index, r.word) for r in tokenized.function] == [(3, "of"), (5, "the")]
+    assert (tokenized.final.word, tokenized.final.kind) == ("with", "final")
+
+
 def test_every_function_word_of_a_text_is_found(subject: Subject) -> None:
     (tokenized,) = tokenize(subject, texts(TEXTS[0]))
     # The text's first "The" is no function word (a capital), "on" stands at index 3, "late" is the last token.

@@ -103,5 +103,5 @@ def test_agreement_is_one_with_itself_and_minus_one_with_its_mirror() -> None:
 
 
 def test_an_unknown_scorer_is_named(pack: ConceptPack) -> None:
-    with pytest.raises(BadInput, match="no scorer 'gpt'. Known are classifier, embedding, independent"):
+    with pytest.raises(BadInput, match=r"no scorer 'gpt'\. Known are classifier, embedding, independent"):
         load_scorers(replace(pack), ["gpt"])

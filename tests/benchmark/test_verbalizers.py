@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -113,7 +114,7 @@ def test_nearest_text_finds_the_text_whose_direction_was_planted() -> None:
 class TestTextsFromFile:
     """`verbalizations.jsonl`, as it comes back from somebody else's tool."""
 
-    ids = {f"id{i}": array_fingerprint(vector.numpy()) for i, vector in enumerate(torch.eye(4))}
+    ids: ClassVar = {f"id{i}": array_fingerprint(vector.numpy()) for i, vector in enumerate(torch.eye(4))}
 
     def read(self, folder: Path, lines: list[str]) -> list[str]:
         file = folder / "texts.jsonl"
