@@ -76,7 +76,8 @@ def _about_behaviour(result: Result) -> str:
     if not passing[best]:
         return "No direction passed the behaviour gate: nothing here is known to steer."
     return (
-        f"upstream, {passing[best]} of {len(result.concepts)} directions steer what the subject writes at r = {best:g}"
+        f"Added upstream at r = {best:g}, {passing[best]} of {len(result.concepts)} directions turn what the subject "
+        "writes toward their concept and leave it fluent."
     )
 
 

@@ -27,9 +27,9 @@ def restart_upstream(
     rows = max(1, TOKENS_PER_RESTART // len(ids))
     read = []
     for batch in torch.split(shifts.to(subject.device, subject.dtype), rows):
-        # A last batch of another size could be multiplied by another kernel and differ in the last bit from a row of
-        # the same prompt: every batch has the same number of rows, the spare ones thrown away.
-        padded = batch if len(shifts) <= rows else torch.cat([batch, batch.new_zeros(rows - len(batch), len(batch[0]))])
+        # A batch of another size can be multiplied by another kernel and differ in the last bit: every batch of a
+        # prompt has the same number of rows, the spare ones thrown away, so a state does not depend on its company.
+        padded = torch.cat([batch, batch.new_zeros(rows - len(batch), len(batch[0]))])
         states = once + padded[:, None]
         repeated = tokens.expand(len(padded), -1)
         streams = subject.run(

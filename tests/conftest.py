@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 
 import hypothesis
@@ -12,9 +13,10 @@ import transformers as hf
 from nlabench.benchmark.subject import Subject, load_subject, wrap_subject
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-# Torch's threads wait for each other by spinning: with anything else on the same cores a test of a tenth of a second
-# takes ten. One thread is as fast on models this small.
-torch.set_num_threads(1)
+# Unless told to sleep (scripts/environment.sh does), torch's threads wait for each other by spinning: with anything else
+# on the same cores a test of a tenth of a second takes ten.
+if os.environ.get("OMP_WAIT_POLICY", "").upper() != "PASSIVE":
+    torch.set_num_threads(1)
 # And a deadline of hypothesis measures the machine's other work, not ours.
 hypothesis.settings.register_profile("shared-cores", deadline=None)
 hypothesis.settings.load_profile("shared-cores")
