@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -348,6 +349,16 @@ def main() -> None:
         app()
     except BadInput as error:
         complaints.print(f"nlabench: {error}", style="red", soft_wrap=True, markup=False)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        complaints.print(
+            f"nlabench: the disk is full ({error}). Make room, or choose another folder (--out, or $NLABENCH_CACHE for "
+            "the cache), and run the same command again: finished work is kept.",
+            style="red",
+            soft_wrap=True,
+        )
         sys.exit(2)
     except KeyboardInterrupt:
         complaints.print("Stopped. Finished work is kept: run the same command to go on.", style="yellow")

@@ -163,6 +163,8 @@ class Provenance(_Record):
     started: str
     seconds: float
     arguments: dict[str, Any]
+    #: The behaviour gate's bounds.
+    gate: dict[str, float] = {}
 
 
 class Result(_Record):

@@ -17,7 +17,7 @@ import pandas as pd
 
 from . import findings
 from .assets import cache_folder
-from .behaviour import run_gate
+from .behaviour import FALSE_DISCOVERY_RATE, LEAST_DISTINCT_2, MOST_LOSS, NEW_TOKENS, run_gate
 from .concepts import ConceptPack, load_pack
 from .engine import Engine, LocalEngine, Report
 from .extraction import Activations, make_activations
@@ -385,6 +385,12 @@ def _provenance(bench: Bench, study: Study, activations: Activations) -> Provena
         started=datetime.fromtimestamp(bench.started, UTC).isoformat(timespec="seconds"),
         seconds=round(time.time() - bench.started, 1),
         arguments=bench.settings.given(),
+        gate={
+            "most_loss": MOST_LOSS,
+            "least_distinct_2": LEAST_DISTINCT_2,
+            "false_discovery_rate": FALSE_DISCOVERY_RATE,
+            "new_tokens": NEW_TOKENS,
+        },
     )
 
 

@@ -13,8 +13,8 @@ import transformers as hf
 from nlabench.benchmark.subject import Subject, load_subject, wrap_subject
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-# Unless told to sleep (scripts/environment.sh does), torch's threads wait for each other by spinning: with anything else
-# on the same cores a test of a tenth of a second takes ten.
+# Unless told to sleep (scripts/environment.sh does), torch's threads wait for each other by spinning: with anything
+# else on the same cores a test of a tenth of a second takes ten.
 if os.environ.get("OMP_WAIT_POLICY", "").upper() != "PASSIVE":
     torch.set_num_threads(1)
 # And a deadline of hypothesis measures the machine's other work, not ours.
