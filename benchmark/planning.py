@@ -46,8 +46,14 @@ def plan_items(study: Study, tasks: Sequence[Task]) -> list[ItemSpec]:
     return list(dict.fromkeys(spec for task in tasks for spec in task.items(study)))
 
 
-def make_plan(study: Study, tasks: Sequence[Task], n_verbalizers: int, n_generating: int) -> Plan:
-    """Count the work of a sketched study and time a sample of it (about three seconds)."""
+def make_plan(
+    study: Study, tasks: Sequence[Task], n_verbalizers: int, n_generating: int, *, reads_prompts: bool = False
+) -> Plan:
+    """Count the work of a sketched study and time a sample of it (about three seconds).
+
+    n_generating: verbalizers that write token by token about every item. reads_prompts: whether the reader that does so
+    about every distinct prompt is among them too.
+    """
     specs = plan_items(study, tasks)
     suite = study.suite
     upstream = sum(spec.injection == "upstream" for spec in specs)
@@ -55,7 +61,8 @@ def make_plan(study: Study, tasks: Sequence[Task], n_verbalizers: int, n_generat
     arms = len(study.pack.names) + suite.gate_permuted_draws
     answers = suite.gate_requests * (arms * len(suite.gate_strengths) + 1)
     read_rate, decode_rate = measure_rates(study)
-    written = len(specs) * TOKENS_PER_TEXT
+    prompts = len({spec.readout for spec in specs}) if reads_prompts else 0
+    written = (n_generating * len(specs) + prompts) * TOKENS_PER_TEXT
     return Plan(
         items_by_arm=dict(Counter(spec.arm for spec in specs)),
         tokens_read=tokens,
@@ -63,7 +70,7 @@ def make_plan(study: Study, tasks: Sequence[Task], n_verbalizers: int, n_generat
         texts=len(specs) * n_verbalizers,
         reading_seconds=tokens / read_rate,
         gate_seconds=answers * NEW_TOKENS * (1 / decode_rate + 1 / read_rate),
-        text_seconds=n_generating * written / decode_rate,
+        text_seconds=written / decode_rate,
     )
 
 
@@ -71,10 +78,11 @@ def measure_rates(study: Study) -> tuple[float, float]:
     """(tokens read to the site a second, new tokens decoded a second in a batch of 48), measured on this machine."""
     subject = study.subject
     ids = subject.encode(PREAMBLE)[:32]
+    decode_greedily(subject, [ids[:8]] * 48, max_new_tokens=1)  # the first call of anything is slower
     batch = torch.tensor([ids] * (TOKENS_PER_BATCH // len(ids)), device=subject.device)
     start = time.perf_counter()
     subject.run(batch, torch.ones_like(batch), capture=[study.site.layer], prefix=study.preamble)
     read = batch.numel() / (time.perf_counter() - start)
     start = time.perf_counter()
-    decode_greedily(subject, [ids[:8]] * 48, max_new_tokens=6)
-    return read, 48 * 6 / (time.perf_counter() - start)
+    decode_greedily(subject, [ids[:8]] * 48, max_new_tokens=8)
+    return read, 48 * 8 / (time.perf_counter() - start)

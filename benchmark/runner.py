@@ -143,9 +143,10 @@ def run(
 def plan_run(bench: Bench, verbalizers: Sequence[str | Any]) -> Plan:
     """What a run will make and how long it will take; those that are not known to be quick count as generating."""
     names = roster_names(verbalizers)
-    generating = sum(not (isinstance(name, str) and name in QUICK) for name in names)
+    generating = sum(not (isinstance(name, str) and (name in QUICK or name == "prompt-reader")) for name in names)
     floors = 2 * sum(not (isinstance(name, str) and name in WITHOUT_FLOORS) for name in names)
-    return make_plan(bench.sketch, bench.tasks, len(names) + floors, generating)
+    reads = "prompt-reader" in names
+    return make_plan(bench.sketch, bench.tasks, len(names) + floors, generating, reads_prompts=reads)
 
 
 def complete_run(bench: Bench, study: Study, activations: Activations, roster: Roster, out: Path) -> Result:
