@@ -138,7 +138,6 @@ def score(
 ) -> None:
     """Score the texts of a verbalizer that lives elsewhere."""
     from .benchmark import exchange
-    from .benchmark.assets import file_sha256
     from .benchmark.summary import summarize
     from .benchmark.verbalizers.base import VerbalizerCard
 
@@ -146,13 +145,11 @@ def score(
         raise BadInput(
             f"There is no file of texts at {texts}. Write one JSON object per exported item, and pass its path."
         )
-    card = VerbalizerCard(
-        name=name, version=version, link=link, licence=licence, training_data=training_data,
-        settings={"texts_sha256": file_sha256(texts)},
-    )  # fmt: skip
+    card = VerbalizerCard(name=name, version=version, link=link, licence=licence, training_data=training_data)
     result = exchange.score_file(run_folder, texts, card, say=_say(quiet), report=_reporter(quiet))
     console.print(summarize(result))
-    console.print(f"\nReport: {run_folder / 'report.html'}   Numbers: {run_folder / 'result.json'}")
+    folder = exchange.scored_folder(run_folder, name)
+    console.print(f"\nReport: {folder / 'report.html'}   Numbers: {folder / 'result.json'}")
 
 
 @app.command()

@@ -126,17 +126,10 @@ def control_grid(study: Study, arm: Literal["permuted", "random", "graft"], inje
 
 
 def matched_controls(study: Study, injection: Injection) -> list[ItemSpec]:
-    """Permuted, random and graft items at the median of the concepts' matched strengths."""
-    found = [matched_r(study, name, injection, "function") for name in study.pack.names]
-    strengths = sorted(r for r in found if r is not None)
-    if not strengths:
-        return []
-    r = round(strengths[len(strengths) // 2], 6)
-    arms: tuple[Arm, ...] = ("permuted", "random", "graft") if injection == "readout" else ("permuted", "random")
+    """A permuted item beside every steered one at matched evidence: the same readout and r, another direction."""
     return [
-        ItemSpec(arm, readout, injection, None, r, "matched", draw=draw)
-        for arm in arms
-        for readout, draw in _draws(study, arm)
+        ItemSpec("permuted", item.readout, injection, None, item.r, "matched", draw=number % CONTROL_DRAWS)
+        for number, item in enumerate(matched_items(study, injection, "function"))
     ]
 
 

@@ -34,7 +34,7 @@ NEUTRAL_PURPOSES: tuple[NeutralPurpose, ...] = ("direction", "readout", "scorer"
 TEXTS_PER_PURPOSE: dict[Purpose, int] = {"direction": 16, "probe": 8, "natural": 8, "scorer": 8, "validation": 4}
 
 #: Below these a run cannot be made at all.
-FEWEST_TEXTS: dict[Purpose, int] = {"direction": 4, "probe": 2, "natural": 2, "scorer": 2, "validation": 0}
+FEWEST_TEXTS: dict[Purpose, int] = {"direction": 4, "probe": 2, "natural": 2, "scorer": 2, "validation": 1}
 FEWEST_NEUTRAL = 8
 
 #: Characters of one text of a pack.
@@ -320,6 +320,13 @@ def _assemble(name: str, lines: Sequence[_ConceptLine | _TextLine | _NeutralLine
                     f"The concept {head.name!r} of pack {name!r} has {len(texts[head.name][purpose])} {purpose} texts; "
                     f"a run needs at least {fewest} (the built-in pack has {TEXTS_PER_PURPOSE[purpose]}). Add texts."
                 )
+        forms = {text.form for text in texts[head.name]["validation"]}
+        if forms in ({"naming"}, {"being"}):
+            raise BadInput(
+                f"The validation texts of {head.name!r} in pack {name!r} are all of the form {forms.pop()!r}; a scorer "
+                "is tested on texts that name a concept and on texts that are it. Add the other form, or leave `form` "
+                "out (a text without one counts for both)."
+            )
     for kind, found in neutral.items():
         if len(found) < FEWEST_NEUTRAL:
             raise BadInput(

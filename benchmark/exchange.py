@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -102,7 +103,12 @@ def score_file(
     vectors, ids = _exported(study, activations)
     by_id = {item_id: array_fingerprint(vector.numpy()) for item_id, vector in zip(ids, vectors, strict=True)}
     verbalizer = read_texts(texts, by_id, card)
-    return complete_run(bench, study, activations, load_roster([verbalizer], study), run)
+    return complete_run(bench, study, activations, load_roster([verbalizer], study), scored_folder(run, card.name))
+
+
+def scored_folder(run: Path, name: str) -> Path:
+    """Where the result of a verbalizer that was scored from a file lies: one folder each, so that none is lost."""
+    return run / "scored" / re.sub(r"[^\w.-]+", "-", name)
 
 
 def read_export(file: Path) -> tuple[list[str], ActivationBatch]:

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from .activations import ItemSpec, Readout, check_vectors
 from .engine import Chunk, Engine
-from .reading import PREAMBLE
 from .restart import restart_upstream
 from .steering import add_at_readout, unit
 from .store import Payload, array_fingerprint, content_key
@@ -52,7 +51,7 @@ def _make_at_readout(study: Study, spec: ItemSpec) -> Tensor:
     if spec.arm in ("natural", "neutral"):
         return state
     if spec.arm == "gaussian":
-        generator = torch.Generator().manual_seed(study.suite.seed * 100_003 + spec.draw)
+        generator = torch.Generator().manual_seed(1_000_003 * (study.suite.seed + 1) + spec.draw)
         noise = torch.randn(state.shape, generator=generator)
         return torch.mul(unit(noise), state.norm())
     if spec.level == "full":
@@ -134,8 +133,8 @@ def _plan_restart(study: Study, readout: Readout, group: Sequence[ItemSpec], con
     ids = study.texts[readout.text_id].ids[: readout.index + 1]
     layers = study.injection_layer, study.site.layer
     key = content_key(
-        version=EXTRACTION_VERSION, subject=study.subject.fingerprint, dtype=str(study.subject.dtype),
-        preamble=PREAMBLE, layers=layers, ids=ids, shifts=array_fingerprint(rows.numpy()),
+        version=EXTRACTION_VERSION, **study.reading_key(), layers=layers, ids=ids,
+        shifts=array_fingerprint(rows.numpy()),
     )  # fmt: skip
 
     def restart() -> Payload:

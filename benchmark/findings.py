@@ -54,10 +54,10 @@ def _about_dose(result: Result, name: str, scorer: str) -> list[str]:
     half = result.one(
         task="dose_response", metric="r50", verbalizer=name, scorer=scorer, arm="steered", injection="readout"
     )
-    if half is None:
+    if half is None or (half.value is None and half.censored_at is None):
         return []
     if half.value is None:
-        end = f"r = {half.censored_at:g}" if half.censored_at is not None else "the end of the grid"
+        end = f"r = {half.censored_at:g}"
         return [
             f"The texts of {name} do not come halfway to the ceiling by {end}, however far the activation is moved."
         ]

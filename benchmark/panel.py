@@ -71,20 +71,19 @@ class Panel:
         )  # fmt: skip
 
     def against(self, rows: Rows, controls: Rows) -> Estimate:
-        """Own column against concept-free controls *in the same prompt*: AUROC stratified by prompt [n_sets].
+        """Own column against concept-free controls *at the same readout and r*: AUROC stratified by prompt [n_sets].
 
         The mean over items of P(own score > the control's score), ties one half. Across prompts the prompt's own
-        content would be compared too; within one, a text that ignores the vector comes out at one half exactly.
-
-        Raises ValueError where an item's prompt has no control.
+        content would be compared too; at one readout a text that ignores the vector comes out at one half exactly. An
+        item whose control was excluded as an outlier is left out.
         """
-        prompts = self.items["prompt"].to_numpy()
+        keys = ["prompt", "position", "r"]
+        at = self.items[keys].astype(str).agg(" ".join, axis=1).to_numpy()
+        rows = rows[np.isin(at[rows], at[controls])]
         own = self.items["concept_number"].iloc[rows].to_numpy().astype(np.int64)
         values = np.empty((len(self.sets), len(rows)))
         for i, (row, column) in enumerate(zip(rows, own, strict=True)):
-            mates = controls[prompts[controls] == prompts[row]]
-            if not len(mates):
-                raise ValueError(f"No control item in prompt {prompts[row]!r}; arms of one strength share prompts.")
+            mates = controls[at[controls] == at[row]]
             score, control = self.scores[:, row, column][:, None], self.scores[:, mates, column]
             values[:, i] = ((score > control) + (score == control) / 2).mean(-1)
         return self.mean(values, rows)

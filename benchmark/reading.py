@@ -66,9 +66,7 @@ def tokenize(subject: Subject, texts: Sequence[Text]) -> list[TokenizedText]:
 
 def make_preamble(subject: Subject, last_block: int) -> Prefix:
     """The preamble's cache, for blocks 0..last_block (with the tokenizer's own BOS where it has one)."""
-    ids = subject.tokenizer.encode(PREAMBLE, add_special_tokens=True)
-    eos = subject.tokenizer.eos_token_id
-    return subject.make_prefix(ids[:-1] if ids[-1] == eos else ids, last_block)
+    return subject.make_prefix(subject.encode_start(PREAMBLE), last_block)
 
 
 def batches_by_length(lengths: Sequence[int], tokens_per_batch: int = TOKENS_PER_BATCH) -> Iterator[list[int]]:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from .subject import Prefix, Subject
 
-#: Rows of one restarted batch, in tokens (rows times prompt length).
-TOKENS_PER_RESTART = 1536
+#: Size of one restarted batch, in tokens (rows times prompt length). Batches are padded to it, so it is small.
+TOKENS_PER_RESTART = 512
 
 
 @torch.inference_mode()

@@ -248,6 +248,7 @@ def write_run(folder: Path, result: Result, items: pd.DataFrame) -> None:
     """Write a run's files, the result last: where `result.json` is, the run is whole."""
     from .report.page import render_report
 
+    (folder / "result.json").unlink(missing_ok=True)  # an old one must not stand beside new items
     buffer = items.to_parquet(None, index=False)
     assert isinstance(buffer, bytes)
     write_atomically(folder / "items.parquet", buffer)

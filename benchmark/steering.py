@@ -140,9 +140,17 @@ def random_directions(d_model: int, n_draws: int, *, seed: int) -> Tensor:
     return unit(torch.randn(n_draws, d_model, generator=torch.Generator().manual_seed(seed)))
 
 
-def load_directions(file: Path, concepts: Sequence[str], layer: int, d_model: int) -> dict[str, Direction]:
+def load_directions(
+    file: Path,
+    concepts: Sequence[str],
+    layer: int,
+    d_model: int,
+    n_blocks: int | None = None,
+    unlayered: Mapping[str, Direction] | None = None,
+) -> dict[str, Direction]:
     """Directions from a file that somebody else made: one tensor per concept, by name.
 
+    `unlayered` takes the place of a vector without layers (upstream, where a vector of the site does not belong).
     safetensors, or `.pt` read with weights_only=True (a mapping of names to tensors; a bare tensor where there is one
     concept). Shapes [d_model], or [n_layers, d_model] of which row `layer` is taken.
 
@@ -175,12 +183,16 @@ def load_directions(file: Path, concepts: Sequence[str], layer: int, d_model: in
                 "one tensor per concept of the pack."
             )
         tensor = tensors[concept].float()
-        if tensor.ndim == 2 and layer < len(tensor):
+        if tensor.ndim == 1 and unlayered is not None:
+            directions[concept] = unlayered[concept]
+            continue
+        if tensor.ndim == 2 and layer < len(tensor) and n_blocks in (None, len(tensor)):
             tensor = tensor[layer]
         if tensor.shape != (d_model,):
             raise BadInput(
                 f"The direction of {concept!r} in {file} has shape {list(tensors[concept].shape)}; expected "
-                f"[{d_model}], or [n_layers, {d_model}] with more than {layer} layers."
+                f"[{d_model}], or [{n_blocks or 'n_blocks'}, {d_model}] with one row per block (row K is the stream "
+                "after block K; drop the embedding's row from a stack of hidden_states)."
             )
         if not tensor.isfinite().all() or not tensor.any():
             raise BadInput(f"The direction of {concept!r} in {file} is zero or not finite. Leave it out, or mend it.")

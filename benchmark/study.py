@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from .concepts import ConceptPack, Text
 from .engine import Chunk, Engine
 from .errors import BadInput
 from .evidence import MatchedEvidence, match_at_readout, match_on_grid
-from .reading import PREAMBLE, TokenizedText, make_preamble, pool_states, read_states, tokenize
+from .reading import TokenizedText, make_preamble, pool_states, read_states, tokenize
 from .restart import restart_upstream
 from .steering import (
     LEAST_SPLIT_HALF,
@@ -84,6 +85,14 @@ class Study:
     random_upstream: Tensor
     matched: dict[tuple[Injection, PositionKind], dict[str, MatchedEvidence]]
 
+    def reading_key(self) -> dict[str, Any]:
+        """What decides a state beside the text and the layer: part of every key in the store."""
+        subject = self.subject
+        return {
+            "subject": subject.fingerprint, "dtype": str(subject.dtype), "device": subject.device.type,
+            "preamble": self.preamble.ids,
+        }  # fmt: skip
+
     def late_readouts(self, text_id: str) -> list[Readout]:
         """Function words in the second half of a text (all of them where it has none there): the concept has been
         expressed by then."""
@@ -113,9 +122,12 @@ class Study:
 
     def exclusion(self, concept: str, injection: Injection, kind: PositionKind) -> str:
         """Why a concept is left out of the headline for this injection and kind of position ("" if it is in)."""
-        direction = self.directions[concept]
-        if direction.split_half < LEAST_SPLIT_HALF:
-            return f"split-half cosine {direction.split_half:.2f} < {LEAST_SPLIT_HALF}"
+        used = [self.directions[concept]]
+        if injection == "upstream":  # v̂ at the site measures the evidence, its own block's direction is what is added
+            used.append(self.upstream_directions[concept])
+        least = min(direction.split_half for direction in used)
+        if least < LEAST_SPLIT_HALF:
+            return f"split-half cosine {least:.2f} < {LEAST_SPLIT_HALF}"
         return self.matched[injection, kind][concept].reason
 
     def norm_bounds(self) -> tuple[float, float]:
@@ -142,8 +154,8 @@ def sketch_study(
         BadInput: a layer is out of range, or the pack is too small for the suite or cannot be read at function words.
     """
     site_layer = subject.check_layer(default_layer(subject) if layer is None else layer)
-    upstream = subject.check_layer((site_layer + 1) // 2 - 1 if injection_layer is None else injection_layer)
-    if upstream >= site_layer:
+    upstream = subject.check_layer(max((site_layer + 1) // 2 - 1, 0) if injection_layer is None else injection_layer)
+    if upstream >= site_layer or site_layer == 0:
         raise BadInput(
             f"The injection layer {upstream} is not before the site's layer {site_layer}. Choose an earlier one "
             f"(half the site's depth is {(site_layer + 1) // 2 - 1})."
@@ -190,12 +202,15 @@ def complete_study(sketch: Study, engine: Engine, *, directions_file: Path | Non
         return own, torch.stack([states[t.id] for t in pack.neutral["direction"]])
 
     def directions_at(layer: int, own: dict[str, Tensor], neutral: Tensor) -> dict[str, Direction]:
-        if directions_file is not None:
-            return load_directions(directions_file, pack.names, layer, subject.d_model)
-        return extract_directions(
+        extracted = extract_directions(
             own, neutral, layer=layer, method=suite.method, contrast=suite.contrast, opposites=opposites,
             seed=suite.seed,
         )  # fmt: skip
+        if directions_file is None:
+            return extracted
+        # A vector without layers belongs to the site; upstream its place is taken by the pack's own direction.
+        unlayered = None if layer == sketch.site.layer else extracted
+        return load_directions(directions_file, pack.names, layer, subject.d_model, subject.n_blocks, unlayered)
 
     own, neutral = pool(readings.pooled)
     own_upstream, neutral_upstream = pool(readings.pooled_upstream)
@@ -206,8 +221,8 @@ def complete_study(sketch: Study, engine: Engine, *, directions_file: Path | Non
         upstream_directions=directions_at(sketch.injection_layer, own_upstream, neutral_upstream),
         permuted=permuted_directions(own, neutral, CONTROL_DRAWS, seed=suite.seed),
         permuted_upstream=permuted_directions(own_upstream, neutral_upstream, CONTROL_DRAWS, seed=suite.seed),
-        random=random_directions(subject.d_model, CONTROL_DRAWS, seed=suite.seed + 1),
-        random_upstream=random_directions(subject.d_model, CONTROL_DRAWS, seed=suite.seed + 2),
+        random=random_directions(subject.d_model, CONTROL_DRAWS, seed=3 * suite.seed + 1),
+        random_upstream=random_directions(subject.d_model, CONTROL_DRAWS, seed=3 * suite.seed + 2),
     )
     return replace(measured, matched=_match_all(measured, engine))
 
@@ -259,8 +274,7 @@ def _read_pack(study: Study, engine: Engine) -> Readings:
     for start in range(0, len(texts), TEXTS_PER_CHUNK):
         group = texts[start : start + TEXTS_PER_CHUNK]
         key = content_key(
-            version=READING_VERSION, subject=subject.fingerprint, dtype=str(subject.dtype), layers=layers,
-            preamble=PREAMBLE, texts=[t.ids for t in group],
+            version=READING_VERSION, **study.reading_key(), layers=layers, texts=[t.ids for t in group],
         )  # fmt: skip
         size = sum(len(t.ids) for t in group)
         chunks.append(Chunk("readings", key, size, partial(_read_chunk, subject, study.preamble, group, *layers)))
@@ -320,8 +334,7 @@ def _calibrate_upstream(study: Study, grid: list[float], engine: Engine) -> Tens
     prompts = [study.texts[t.id] for t in study.pack.neutral["reference"] if study.texts[t.id].function]
     prompts = prompts[:CALIBRATION_PROMPTS]
     key = content_key(
-        version=READING_VERSION, subject=study.subject.fingerprint, dtype=str(study.subject.dtype),
-        preamble=PREAMBLE, layers=[study.injection_layer, study.site.layer], grid=grid,
+        version=READING_VERSION, **study.reading_key(), layers=[study.injection_layer, study.site.layer], grid=grid,
         norm=study.readings.upstream_norm,
         prompts=[p.ids for p in prompts], directions=array_fingerprint(vectors.numpy()),
     )  # fmt: skip

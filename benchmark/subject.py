@@ -11,6 +11,8 @@ reads it before the norm).
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +24,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.cache_utils import Cache, DynamicLayer
+from transformers.utils.hub import cached_file
 from transformers.utils.logging import disable_progress_bar
 
 from .assets import ASSETS, fetch_asset, file_sha256
@@ -140,10 +143,15 @@ class Subject:
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
         return ids
 
+    def encode_start(self, text: str) -> list[int]:
+        """Token ids of the beginning of a prompt: with the tokenizer's own BOS where it has one, and no EOS."""
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=True)
+        return ids[:-1] if ids and ids[-1] == self.tokenizer.eos_token_id else ids
+
     def chat_ids(self, request: str) -> list[int]:
         """Token ids of one user message, ready for the answer; plain text where there is no chat template."""
         if self.tokenizer.chat_template is None:
-            return self.encode(f"{request}\n")
+            return self.encode_start(f"{request}\n")
         ids: list[int] = self.tokenizer.apply_chat_template(
             [{"role": "user", "content": request}], add_generation_prompt=True, tokenize=True, return_dict=False
         )
@@ -387,12 +395,19 @@ def load_subject(
             f"({', '.join(a.name for a in ASSETS.values() if a.role == 'subject')}), a folder with a transformers "
             "checkpoint, or a model id of a hub that this machine can reach."
         ) from error
-    return wrap_subject(model, tokenizer, Path(spec).name if Path(spec).is_dir() else spec, _fingerprint(source, model))
+    return wrap_subject(
+        model, tokenizer, Path(spec).name if Path(spec).is_dir() else spec, _fingerprint(source, revision, model)
+    )
 
 
-def _fingerprint(source: str, model: Any) -> str:
-    """What identifies the weights: the files' sha256 for a folder, the commit for a hub id."""
+def _fingerprint(source: str, revision: str | None, model: Any) -> str:
+    """What identifies the model: its weights (the files' sha256, or the hub's commit) and its configuration."""
+    config = {k: v for k, v in model.config.to_dict().items() if k not in ("_name_or_path", "transformers_version")}
+    settings = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()[:8]
     if Path(source).is_dir():
         files = sorted(p for p in Path(source).iterdir() if p.suffix in (".safetensors", ".bin"))
-        return "+".join(file_sha256(path)[:16] for path in files)
-    return f"hub:{getattr(model.config, '_commit_hash', None)}"
+        weights = "+".join(file_sha256(path)[:16] for path in files)
+    else:
+        # The hub's cache keeps a snapshot's files in a folder that is named by its commit.
+        weights = f"{source}@{Path(cached_file(source, 'config.json', revision=revision) or '').parent.name}"
+    return f"{weights}/{settings}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from .errors import BadInput
 from .steering import Contrast, Method
@@ -28,12 +28,19 @@ class Suite(BaseModel):
     upstream_strengths: tuple[float, ...] = Field(description="the grid of r for upstream injection; may be empty")
     upstream_pairs_per_concept: int = Field(ge=0, description="token-matched pairs with an upstream steered item")
     gaussian_items: int = Field(ge=0)
-    gate_requests: int = Field(ge=2, description="chat requests of the behaviour gate")
+    gate_requests: int = Field(ge=2, le=8, description="chat requests of the behaviour gate")
     gate_strengths: tuple[float, ...] = Field(min_length=1)
-    gate_permuted_draws: int = Field(ge=1)
+    gate_permuted_draws: int = Field(ge=1, le=8)
     method: Method = "difference_of_means"
     contrast: Contrast = "rest"
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
+
+    @field_validator("strengths", "upstream_strengths", "gate_strengths")
+    @classmethod
+    def _rising(cls, strengths: tuple[float, ...]) -> tuple[float, ...]:
+        if any(r <= 0 for r in strengths) or sorted(set(strengths)) != list(strengths):
+            raise ValueError(f"strengths rise and are above 0 (r = 0 is the neutral arm), not {list(strengths)}")
+        return strengths
 
 
 QUICK = Suite(

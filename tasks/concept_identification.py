@@ -147,6 +147,16 @@ class ConceptIdentification:
         natural = panel.rows(arm="natural", kind=kind, concepts=concepts)
         key = panel.items["prompt"] + "@" + panel.items["position"].astype(str)
         natural = natural[key.iloc[natural].isin(partners).to_numpy()]
+        if kind == "function":
+            # Both sides of a pair, on one word: a partner that is an outlier, or another word, takes the pair out.
+            words = dict(zip(key.iloc[natural], panel.items["word"].iloc[natural], strict=True))
+            own = panel.items["word"].iloc[steered]
+            matched = [
+                words.get(pair) == word for pair, word in zip(panel.items["pair"].iloc[steered], own, strict=True)
+            ]
+            steered = steered[np.array(matched, dtype=bool)]
+            partners = set(panel.items["pair"].iloc[steered])
+            natural = natural[key.iloc[natural].isin(partners).to_numpy()]
         if len(set(panel.items["concept"].iloc[steered])) < 2 or len(natural) == 0:
             return []
         rows: list[MetricRow] = []

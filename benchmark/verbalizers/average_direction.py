@@ -10,7 +10,9 @@ from functools import cached_property
 
 from ..activations import ActivationBatch
 from ..errors import BadInput
+from ..store import array_fingerprint
 from ..study import Study
+from ..verbalizing import verbalizer_fingerprint
 from .base import Verbalization, Verbalizer, VerbalizerCard, check_texts
 
 
@@ -24,7 +26,10 @@ class AverageDirection:
 
     @cached_property
     def text(self) -> Verbalization:
-        return check_texts(self.inner.card.name, self.inner.verbalize(self.average), 1)[0]
+        try:
+            return check_texts(self.inner.card.name, self.inner.verbalize(self.average), 1)[0]
+        except Exception as error:  # as on any other vector: no text, and counted
+            return Verbalization("", error=f"{type(error).__name__}: {error}"[:500])
 
     def verbalize(self, batch: ActivationBatch) -> list[Verbalization]:
         return [self.text] * len(batch)
@@ -46,7 +51,10 @@ def wrap_average(study: Study, inner: Verbalizer) -> AverageDirection:
         name=f"average-direction:{inner.card.name}",
         role="floor",
         description=f"{inner.card.name}'s text for the mean of neutral activations, said of every vector.",
-        settings={"inner": inner.card.model_dump()},
+        settings={
+            "inner": verbalizer_fingerprint(inner),
+            "average": array_fingerprint(average.vectors.numpy()),
+        },
     )
     return AverageDirection(card, inner, average)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import sys
 import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
@@ -95,12 +98,32 @@ class FunctionVerbalizer:
 
 
 def wrap_function(function: Callable[[list[Tensor]], list[str]], name: str | None = None) -> FunctionVerbalizer:
-    """Make a verbalizer of a plain function. Its source is its version, so a changed function is run again."""
+    """Make a verbalizer of a plain function (or any callable). Its code is its version: edited, it is run again."""
+    called = name or str(getattr(function, "__name__", type(function).__name__))
+    return FunctionVerbalizer(function, VerbalizerCard(name=called, settings={"code": hash_code(function)}))
+
+
+def hash_code(thing: Any) -> str:
+    """A hash of what a user's function or object does, as far as it can be seen from outside.
+
+    Its source and that of every loaded module beside it, what it closes over, its defaults and its attributes.
+    Weights on disk cannot be seen: a card that names their hash in `settings` is safe. An object that prints its
+    address hashes anew in every process, and is then never taken from the store.
+    """
+    target = thing if inspect.isfunction(thing) else type(thing)
+    parts = [
+        repr(getattr(thing, "__defaults__", None)),
+        repr(sorted(map(repr, getattr(thing, "__dict__", {}).items()))),
+    ]
+    parts += [repr(cell.cell_contents) for cell in getattr(thing, "__closure__", None) or ()]
     try:
-        source = inspect.getsource(function)
+        home = Path(inspect.getfile(target)).resolve().parent
+        beside = {m.__file__ for m in list(sys.modules.values()) if getattr(m, "__file__", None)}
+        files = sorted(f for f in beside if f and Path(f).resolve().parent == home)
+        parts += [inspect.getsource(target), *(Path(f).read_text(errors="replace") for f in files if f.endswith(".py"))]
     except (OSError, TypeError):
-        source = repr(function)
-    return FunctionVerbalizer(function, VerbalizerCard(name=name or function.__name__, settings={"source": source}))
+        parts.append(repr(thing))
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
 def check_made_for(card: VerbalizerCard, site: Site) -> None:
@@ -159,7 +182,7 @@ def check_text(name: str, number: int | str, value: Any) -> Verbalization:
             f"The verbalizer {name!r} returned the control character U+{ord(bad):04X} for item {number}: "
             f"{found.text[:60]!r}. Strip control characters; newlines and tabs are fine."
         )
-    return found
+    return found if found.logprob is None else replace(found, logprob=float(found.logprob))
 
 
 def is_control(character: str) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..activations import ActivationBatch
+from ..assets import file_sha256
 from ..errors import BadInput
 from ..store import array_fingerprint
 from .base import Verbalization, VerbalizerCard, check_text
@@ -61,7 +62,8 @@ def read_texts(file: Path, vectors_by_id: Mapping[str, str], card: VerbalizerCar
             f'{", …" if len(missing) > 5 else ""}. Give every exported item a line ("text": null where your '
             "verbalizer failed: it is scored as an empty text and counted)."
         )
-    return TextsFromFile(card, texts)
+    named = card.model_copy(update={"settings": {**card.settings, "texts_sha256": file_sha256(file)}})
+    return TextsFromFile(named, texts)
 
 
 def _parse(file: Path, number: int, line: str) -> tuple[str, object]:

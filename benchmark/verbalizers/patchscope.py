@@ -29,7 +29,8 @@ NEW_TOKENS = 24
 class Patchscope:
     """Overwrites the placeholder's state after block `layer`, and lets the subject go on.
 
-    tail: token ids from the placeholder on; what comes before is the prefix, run once.
+    tail: token ids from the placeholder on; what comes before is the prefix, run once. slot: the placeholder's last
+    token in the tail.
     """
 
     card: VerbalizerCard
@@ -37,6 +38,7 @@ class Patchscope:
     prefix: Prefix
     tail: Sequence[int]
     layer: int
+    slot: int
 
     def verbalize(self, batch: ActivationBatch) -> list[Verbalization]:
         directions = unit(batch.vectors.to(self.subject.device, self.subject.dtype))
@@ -45,7 +47,7 @@ class Patchscope:
             if not prefill:
                 return states
             changed = states.clone()
-            changed[:, 0] = directions[rows] * states[:, 0].norm(dim=-1, keepdim=True)
+            changed[:, self.slot] = directions[rows] * states[:, self.slot].norm(dim=-1, keepdim=True)
             return changed
 
         decoded = decode_greedily(
@@ -59,17 +61,23 @@ def build(study: Study, argument: str) -> Patchscope:
     """`patchscope` overwrites after a third of the site's blocks; `patchscope:6` after block 6."""
     subject = study.subject
     layer = subject.check_layer(int(argument) if argument.isdigit() else study.site.layer // 3)
-    before = subject.encode(PROMPT)
+    before = subject.encode_start(PROMPT)
     card = VerbalizerCard(
         name="patchscope" + (f":{layer}" if argument else ""),
         role="baseline",
         description=f"The vector replaces a word's state after block {layer} of a prompt that asks what the word is.",
         subject=study.site.subject,
         d_model=study.site.d_model,
-        settings={"prompt": PROMPT + PLACEHOLDER + QUESTION, "block": layer, "new_tokens": NEW_TOKENS},
+        settings={
+            "subject": subject.fingerprint,
+            "prompt": PROMPT + PLACEHOLDER + QUESTION,
+            "block": layer,
+            "new_tokens": NEW_TOKENS,
+        },
     )
-    tail = subject.encode(PLACEHOLDER) + subject.encode(QUESTION)
-    return Patchscope(card, subject, subject.make_prefix(before), tail, layer)
+    word = subject.encode(PLACEHOLDER)
+    tail = word + subject.encode(QUESTION)
+    return Patchscope(card, subject, subject.make_prefix(before), tail, layer, len(word) - 1)
 
 
 VERBALIZERS = {"patchscope": build}

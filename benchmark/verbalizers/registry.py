@@ -2,7 +2,7 @@
 
 A built-in is a file in this folder with `VERBALIZERS = {name: build}`, where `build(study, argument)` returns a
 verbalizer and `argument` is what follows a colon in the name (`average-direction:patchscope`). Someone else's package
-registers the same kind of function under the entry point group `nlabench.verbalizers`.
+registers `build(site, argument)` under the entry point group `nlabench.verbalizers`.
 """
 
 from __future__ import annotations
@@ -84,6 +84,14 @@ def load_verbalizer(spec: str | Any, study: Study) -> Verbalizer | TextReader:
         raise BadInput(
             f"{spec!r} reads prompts. Only the benchmark's own readers may: a verbalizer sees vectors alone."
         )
+    name = spec.partition(":")[0] if isinstance(spec, str) else ""
+    ours = name in known_verbalizers() and type(found).__module__.startswith(__package__ or "")
+    if not ours and (found.card.role != "submitted" or found.card.name.partition(":")[0] in known_verbalizers()):
+        raise BadInput(
+            f"The card of {spec!r} has the name {found.card.name!r} and the role {found.card.role!r}. Built-in names "
+            "and the roles floor, ceiling, baseline and reader are the benchmark's own; choose another name and leave "
+            "the role at 'submitted'."
+        )
     check_made_for(found.card, study.site)
     checked: Verbalizer | TextReader = found
     return checked
@@ -91,6 +99,7 @@ def load_verbalizer(spec: str | Any, study: Study) -> Verbalizer | TextReader:
 
 def _from_entry_point(entry: importlib.metadata.EntryPoint) -> Build:
     def build(study: Study, argument: str) -> Any:
-        return entry.load()(study, argument)
+        # Somebody else's verbalizer sees vectors and their site: the study holds the labels.
+        return entry.load()(study.site, argument)
 
     return build

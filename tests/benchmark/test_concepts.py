@@ -247,7 +247,7 @@ def test_every_row_serves_one_purpose_once() -> None:
 @pytest.mark.parametrize("n", [12, 25, 43, 45, 101])
 def test_shares_hold_to_within_a_text_for_any_number_of_rows(n: int) -> None:
     rows = [{"sentence": f"{label} {i}", "label": label} for label in ("rain", "snow") for i in range(n)]
-    pack = pack_from_rows("weather", rows, NEUTRAL, columns=COLUMNS)
+    pack = pack_from_rows("weather", rows, NEUTRAL, columns={"text": "sentence", "concept": "label"})
     for purpose, share in TEXTS_PER_PURPOSE.items():
         assert abs(len(pack.concepts[0].texts[purpose]) - n * share / 44) <= 1
 
@@ -269,7 +269,7 @@ def test_descriptions_titles_and_families_come_from_their_columns_or_a_default()
     assert (bare.description, bare.family) == ("The text is about rain.", "all")
 
 
-@pytest.mark.parametrize("key", ["text", "concept"])
+@pytest.mark.parametrize("key", ["text", "concept", "family"])
 def test_a_missing_column_is_named_beside_those_that_are_there(key: str) -> None:
     with pytest.raises(BadInput, match=r"no column 'absent'; it has sentence, label, group"):
         pack_from_rows("weather", ROWS, NEUTRAL, columns={**COLUMNS, key: "absent"})

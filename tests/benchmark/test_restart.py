@@ -113,7 +113,7 @@ def test_blocks_before_the_injection_run_once_for_any_number_of_shifts(tiny: Cal
     restart_upstream(subject, prefix, PROMPT, shifts_of(subject, 400, 1.0), 1, 2)
     for handle in handles:
         handle.remove()
-    assert calls == [1, 1, 3, 0]  # 400 rows of 8 tokens are three batches
+    assert calls == [1, 1, 7, 0]  # 400 rows of 8 tokens are seven batches
 
 
 def test_the_network_responds_to_an_upstream_shift(subject: Subject, preamble: Prefix) -> None:

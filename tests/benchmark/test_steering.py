@@ -321,7 +321,7 @@ def test_a_malicious_pickle_is_refused_and_never_run(tmp_path: Path, how: str) -
 def test_a_shape_that_does_not_fit_is_named_with_what_would(tmp_path: Path, tensor: Tensor) -> None:
     safetensors.torch.save_file({"french": tensor}, tmp_path / "f.safetensors")
     shape = str(list(tensor.shape)).replace("[", r"\[").replace("]", r"\]")
-    with pytest.raises(BadInput, match=rf"'french' in .* has shape {shape}; expected \[16\], or \[n_layers, 16\]"):
+    with pytest.raises(BadInput, match=rf"'french' in .* has shape {shape}; expected \[16\], or \[n_blocks, 16\]"):
         loaded(tmp_path / "f.safetensors", "french")
 
 

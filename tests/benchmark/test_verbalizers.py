@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import ClassVar
@@ -17,11 +18,14 @@ from nlabench.benchmark.verbalizers.base import (
     VerbalizerCard,
     check_made_for,
     check_texts,
+    hash_code,
     strip_controls,
     wrap_function,
 )
 from nlabench.benchmark.verbalizers.from_file import read_texts
 from nlabench.benchmark.verbalizers.nearest_text import NearestText
+from nlabench.benchmark.verbalizers.registry import load_verbalizer
+from nlabench.benchmark.verbalizing import verbalizer_fingerprint
 
 SITE = Site("some-subject", 3, 4)
 BATCH = ActivationBatch(torch.eye(4), SITE)
@@ -146,3 +150,67 @@ class TestTextsFromFile:
         rows = [json.dumps({"item_id": f"id{i}", "text": "t"}) for i in range(4)]
         with pytest.raises(BadInput, match=said):
             self.read(tmp_path, change(rows))
+
+
+class _Loud:
+    """A verbalizer of somebody else's, with a card of their choosing."""
+
+    def __init__(self, card: VerbalizerCard, word: str = "loud") -> None:
+        self.card, self.word = card, word
+
+    def verbalize(self, batch: ActivationBatch) -> list[str]:
+        return [self.word] * len(batch)
+
+
+class _AnyStudy:
+    site = SITE
+
+
+@pytest.mark.parametrize(
+    "card",
+    [VerbalizerCard(name="mine", role="ceiling"), VerbalizerCard(name="constant"), VerbalizerCard(name="logit-lens:x")],
+)
+def test_nobody_takes_the_benchmarks_roles_or_names(card: VerbalizerCard) -> None:
+    with pytest.raises(BadInput, match="are the benchmark's own"):
+        load_verbalizer(_Loud(card), _AnyStudy())  # type: ignore[arg-type]
+
+
+def test_whatever_changes_a_users_verbalizer_changes_its_fingerprint() -> None:
+    card = VerbalizerCard(name="mine")
+    assert verbalizer_fingerprint(_Loud(card)) == verbalizer_fingerprint(_Loud(card))
+    assert verbalizer_fingerprint(_Loud(card)) != verbalizer_fingerprint(_Loud(card, "quiet"))
+
+    def closed_over(word: str):
+        return lambda vectors: [word for _ in vectors]
+
+    assert wrap_function(closed_over("a"), "f").card == wrap_function(closed_over("a"), "f").card
+    assert wrap_function(closed_over("a"), "f").card != wrap_function(closed_over("b"), "f").card
+
+
+def test_an_edited_helper_beside_a_function_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "helper_module.py").write_text("WORD = 'old'\n")
+    (tmp_path / "user_module.py").write_text(
+        "import helper_module\ndef describe(vectors):\n    return [helper_module.WORD for _ in vectors]\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    function = importlib.import_module("user_module").describe
+    before = hash_code(function)
+    assert hash_code(function) == before
+    (tmp_path / "helper_module.py").write_text("WORD = 'new'\n")
+    assert hash_code(function) != before
+
+
+def test_two_files_of_texts_are_two_verbalizers(tmp_path: Path) -> None:
+    cards = []
+    for word in ("one", "two"):
+        file = tmp_path / f"{word}.jsonl"
+        file.write_text("\n".join(json.dumps({"item_id": i, "text": word}) for i in TestTextsFromFile.ids))
+        cards.append(read_texts(file, TestTextsFromFile.ids, VerbalizerCard(name="theirs")).card)
+    assert cards[0] != cards[1]
+
+
+def test_any_callable_has_a_name() -> None:
+    import functools
+
+    partial = functools.partial(lambda vectors, word: [word] * len(vectors), word="x")
+    assert wrap_function(partial).card.name == "partial"

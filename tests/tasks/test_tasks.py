@@ -30,7 +30,7 @@ def make_items() -> pd.DataFrame:
         rows.append(
             {
                 "arm": arm, "injection": "none", "level": "grid", "concept": None, "prompt": prompt, "position": 5,
-                "kind": "function", "r": 0.0, "pair": None, "prompt_number": number, **more,
+                "kind": "function", "word": "the", "r": 0.0, "pair": None, "prompt_number": number, **more,
             }
         )  # fmt: skip
 
