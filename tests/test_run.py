@@ -16,6 +16,7 @@ import nlabench
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from nlabench.benchmark.assets import cache_folder
 from nlabench.benchmark.concepts import PURPOSES, Concept, ConceptPack, load_pack
 from nlabench.benchmark.exchange import read_export
@@ -284,7 +285,9 @@ def test_killed_at_any_moment_a_run_resumes_to_the_same_numbers(
         sys.executable, "-m", "nlabench", "run", "--suite", settings.suite, "--out", str(tmp_path / "run"),
         "--verbalizer", "logit-lens", "--verbalizer", "patchscope",
     ]  # fmt: skip
-    environment = {**os.environ, "NLABENCH_CACHE": str(home)}
+    # The same number of threads as the undisturbed run in this process: sums are split among them.
+    threads = str(torch.get_num_threads())
+    environment = {**os.environ, "NLABENCH_CACHE": str(home), "OMP_NUM_THREADS": threads}
     kills = 0
     for stage in ("readings", "behaviour", "texts"):
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, cwd=tmp_path)
