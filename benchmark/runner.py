@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,35 +13,38 @@ import pandas as pd
 
 from . import findings
 from .assets import cache_folder
-from .behaviour import FALSE_DISCOVERY_RATE, LEAST_DISTINCT_2, MOST_LOSS, NEW_TOKENS, run_gate
+from .behaviour import run_gate
 from .concepts import ConceptPack, load_pack
 from .engine import Engine, LocalEngine, Report
 from .extraction import Activations, make_activations
 from .panel import Panel
 from .planning import Plan, make_plan, plan_items
+from .recording import (
+    record_arms,
+    record_concept,
+    record_provenance,
+    record_scorer,
+    record_verbalizer,
+    tabulate_items,
+)
 from .records import (
-    ArmRecord,
-    ConceptRecord,
     GateRow,
     MetricRow,
-    Provenance,
     Result,
-    ScorerRecord,
-    VerbalizerRecord,
     finite,
     write_result,
 )
-from .roster import PERMUTED, QUICK, WITHOUT_FLOORS, Roster, load_roster, roster_names
+from .roster import QUICK, WITHOUT_FLOORS, Roster, load_roster, roster_names
 from .scoring.base import DEFAULT_SCORERS, Standardized, load_scorers, score_unique
 from .scoring.validation import ScorerValidity, agreement, validate_scorer
 from .statistics import resample
-from .store import Store, array_fingerprint, write_atomically
+from .store import Store, write_atomically
 from .study import Study, complete_study, sketch_study
 from .subject import DEFAULT_SUBJECT, load_subject
 from .suites import Suite, load_suite
 from .task import Task, load_tasks
 from .verbalizers.registry import find_verbalizer
-from .verbalizing import Verbalized, permute_texts, verbalize_items, verbalizer_fingerprint
+from .verbalizing import Verbalized, permute_texts, verbalize_items
 
 RESAMPLES = 10_000
 
@@ -193,19 +192,19 @@ def score_texts(
     metrics: list[MetricRow] = [row for task in bench.tasks for row in task.score(panel)]
     outliers = activations.labels[activations.labels["outlier"]]
     result = Result(
-        provenance=_provenance(bench, study, activations),
+        provenance=record_provenance(study, activations, bench.tasks, bench.settings.given(), bench.started, RESAMPLES),
         findings=[],
-        scorers=[_scorer_record(s, v) for s, v in zip(scorers, validity, strict=True)],
+        scorers=[record_scorer(s, v) for s, v in zip(scorers, validity, strict=True)],
         scorer_agreement=[(a, b, value) for (a, b), value in agreement(scorer_names, scores[:, distinct]).items()],
-        verbalizers={name: _verbalizer_record(name, roster, texts[name], study, activations) for name in names},
-        concepts=[_concept_record(study, name) for name in study.pack.names],
+        verbalizers={name: record_verbalizer(name, roster, texts[name], study, activations) for name in names},
+        concepts=[record_concept(study, name) for name in study.pack.names],
         gate=[GateRow(**{**row, "loss": finite(row["loss"])}) for row in gate.to_dict("records")],
-        arms=_arm_records(activations.labels),
+        arms=record_arms(activations.labels),
         excluded_items={str(arm): int(n) for arm, n in outliers.groupby("arm").size().items()},
         metrics=metrics,
     )
     result = result.model_copy(update={"findings": findings.find(result)})
-    return result, _items_table(activations, texts, shaped, scorer_names)
+    return result, tabulate_items(activations, texts, shaped, scorer_names)
 
 
 def make_panel(
@@ -254,159 +253,3 @@ def write_run(folder: Path, result: Result, items: pd.DataFrame) -> None:
     write_atomically(folder / "items.parquet", buffer)
     write_atomically(folder / "report.html", render_report(result, items))
     write_result(result, folder / "result.json")
-
-
-def _items_table(
-    activations: Activations,
-    texts: Mapping[str, Verbalized],
-    scores: np.ndarray[Any, np.dtype[np.float64]],
-    scorer_names: Sequence[str],
-) -> pd.DataFrame:
-    tables = []
-    for number, (name, verbalized) in enumerate(texts.items()):
-        table = activations.labels.assign(
-            verbalizer=name,
-            text=[v.text for v in verbalized.texts],
-            logprob=[v.logprob for v in verbalized.texts],
-            error=[v.error for v in verbalized.texts],
-        )
-        for scorer, rows in zip(scorer_names, scores[number], strict=True):
-            table[f"score_{scorer}"] = list(rows.astype(np.float32))
-        tables.append(table)
-    joined = pd.concat(tables, ignore_index=True)
-    return joined.astype({"logprob": "float64", "error": "object"})
-
-
-def _verbalizer_record(
-    name: str, roster: Roster, verbalized: Verbalized, study: Study, activations: Activations
-) -> VerbalizerRecord:
-    card = roster.verbalizers[name].card if name in roster.verbalizers else roster.permuted[name][0]
-    fingerprint = _fingerprint_of(name, roster)
-    errors = [text.error for text in verbalized.texts if text.error is not None]
-    warnings = []
-    if card.min_position is not None:
-        shallow = int((activations.labels["position"] + len(study.preamble.ids) < card.min_position).sum())
-        if shallow:
-            warnings.append(f"{shallow} items lie below position {card.min_position}, where it was not trained")
-    agreed, checked = verbalized.rerun_agreed, verbalized.rerun_checked
-    if agreed is not None and checked is not None and agreed < checked:
-        warnings.append(f"{checked - agreed} of {checked} texts changed when their item was verbalized alone")
-    if errors:
-        warnings.append(f"it failed on {len(errors)} items, which are scored as empty texts")
-    return VerbalizerRecord(
-        card=card.model_dump(),
-        fingerprint=fingerprint,
-        n_texts=len(verbalized.texts),
-        n_failed=len(errors),
-        first_error=errors[0] if errors else "",
-        distinct_texts=len({text.text for text in verbalized.texts}) / len(verbalized.texts),
-        seconds=round(verbalized.seconds, 3),
-        texts_per_second=round(verbalized.n_asked / verbalized.seconds, 2) if verbalized.seconds else None,
-        rerun_checked=checked,
-        rerun_agreed=agreed,
-        warnings=warnings,
-    )
-
-
-def _fingerprint_of(name: str, roster: Roster) -> str:
-    source = roster.permuted[name][1] if name in roster.permuted else name
-    fingerprint = verbalizer_fingerprint(roster.verbalizers[source])
-    return f"{PERMUTED}:{fingerprint}" if name in roster.permuted else fingerprint
-
-
-def _concept_record(study: Study, name: str) -> ConceptRecord:
-    concept = next(c for c in study.pack.concepts if c.name == name)
-    direction, upstream = study.directions[name], study.upstream_directions[name]
-    return ConceptRecord(
-        name=name,
-        title=concept.title,
-        family=concept.family,
-        description=concept.description,
-        method=direction.method,
-        contrast=direction.contrast,
-        split_half=finite(direction.split_half),
-        split_half_upstream=finite(upstream.split_half),
-        length=finite(direction.length),
-        matched_r={f"{i}/{k}": finite(found[name].r) for (i, k), found in study.matched.items()},
-        natural_evidence={f"{i}/{k}": found[name].natural for (i, k), found in study.matched.items()},
-        excluded={f"{i}/{k}": reason for i, k in study.matched if (reason := study.exclusion(name, i, k))},
-    )
-
-
-def _scorer_record(scorer: Standardized, validity: ScorerValidity) -> ScorerRecord:
-    fields = asdict(validity)
-    fields["foreign"] = finite(validity.foreign)
-    del fields["scorer"], fields["n_naming"], fields["n_being"]
-    fields["weakest"] = [(name, value) for name, value in validity.weakest]
-    return ScorerRecord(name=scorer.name, fingerprint=scorer.fingerprint, ranks=validity.passes, **fields)
-
-
-def _arm_records(labels: pd.DataFrame) -> list[ArmRecord]:
-    strength = labels["r"].where((labels["level"] == "grid") & (labels["injection"] != "none"), -1.0)
-    records = []
-    for key, group in labels.groupby(["arm", "injection", "level", "kind", strength], sort=True):
-        arm, injection, level, kind, r = key
-        records.append(
-            ArmRecord(
-                arm=str(arm), injection=str(injection), level=str(level), kind=str(kind),
-                r=None if r < 0 else float(r),
-                n_items=len(group),
-                n_outliers=int(group["outlier"].sum()),
-                norm=float(group["norm"].mean()),
-                displacement=float(group["displacement"].mean()),
-                angle=float(group["angle"].mean()),
-                evidence=None if group["evidence"].isna().all() else float(group["evidence"].mean()),
-            )
-        )  # fmt: skip
-    return records
-
-
-def _provenance(bench: Bench, study: Study, activations: Activations) -> Provenance:
-    libraries = ("torch", "transformers", "sentence-transformers", "scikit-learn", "numpy", "scipy", "datasets")
-    return Provenance(
-        nlabench=_version("nlabench"),
-        suite=bench.suite.model_dump(mode="json"),
-        tasks={task.name: task.version for task in bench.tasks},
-        subject=study.subject.name,
-        subject_fingerprint=study.subject.fingerprint,
-        subject_blocks=study.subject.n_blocks,
-        dtype=str(study.subject.dtype).removeprefix("torch."),
-        device=str(study.subject.device),
-        layer=study.site.layer,
-        d_model=study.site.d_model,
-        injection_layer=study.injection_layer,
-        preamble_tokens=len(study.preamble.ids),
-        pack=study.pack.name,
-        pack_fingerprint=study.pack.fingerprint(),
-        vectors_fingerprint=array_fingerprint(activations.vectors.numpy()),
-        seed=bench.suite.seed,
-        resamples=RESAMPLES,
-        libraries={name: _version(name) for name in libraries},
-        python=platform.python_version(),
-        git=_git_commit(),
-        started=datetime.fromtimestamp(bench.started, UTC).isoformat(timespec="seconds"),
-        seconds=round(time.time() - bench.started, 1),
-        arguments=bench.settings.given(),
-        gate={
-            "most_loss": MOST_LOSS,
-            "least_distinct_2": LEAST_DISTINCT_2,
-            "false_discovery_rate": FALSE_DISCOVERY_RATE,
-            "new_tokens": NEW_TOKENS,
-        },
-    )
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
-
-
-def _git_commit() -> str | None:
-    here = Path(__file__).parent.parent
-    if not (here / ".git").exists():
-        return None
-    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or None

@@ -94,6 +94,14 @@ def numbers(result: Result, *verbalizers: str) -> list[tuple[object, ...]]:
     ]  # fmt: skip
 
 
+def assert_same_numbers(found: list[tuple[object, ...]], wanted: list[tuple[object, ...]]) -> None:
+    """Equal rows; values equal to the last digit that scores are kept to (a rank that flips moves an AUROC by more)."""
+    assert len(found) == len(wanted)
+    for one, other in zip(found, wanted, strict=True):
+        assert one[:9] == other[:9]
+        assert one[9:] == pytest.approx(other[9:], abs=2e-5), one
+
+
 def test_a_run_leaves_a_result_a_table_of_items_and_a_page(result: Result, cache: Path) -> None:
     assert read_result(cache / "first" / "result.json") == result
     items = pd.read_parquet(cache / "first" / "items.parquet")
@@ -188,9 +196,7 @@ def test_texts_that_come_back_score_as_in_process(settings: RunSettings, result:
     (run / "texts.jsonl").write_text("\n".join(reversed(lines)))
     scored = nlabench.score_file(run, run / "texts.jsonl", VerbalizerCard(name="theirs"), say=quiet)
     for theirs, ours in (("theirs", "patchscope"), ("average-direction:theirs", "average-direction:patchscope")):
-        for one, other in zip(numbers(scored, theirs), numbers(result, ours), strict=True):
-            assert one[:9] == other[:9]
-            assert one[9:] == pytest.approx(other[9:], abs=1e-9), one
+        assert_same_numbers(numbers(scored, theirs), numbers(result, ours))
     assert scored.verbalizers["theirs"].rerun_checked is None
 
 
@@ -302,7 +308,7 @@ def test_killed_at_any_moment_a_run_resumes_to_the_same_numbers(
         assert not (tmp_path / "run" / "result.json").exists()
     assert kills == 3
     subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, cwd=tmp_path, check=True)
-    assert numbers(read_result(tmp_path / "run" / "result.json")) == numbers(result)
+    assert_same_numbers(numbers(read_result(tmp_path / "run" / "result.json")), numbers(result))
 
 
 def test_a_damaged_store_is_noticed_and_made_again(settings: RunSettings, result: Result, cache: Path) -> None:
