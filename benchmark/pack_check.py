@@ -284,14 +284,14 @@ def _check_function_words(pack: ConceptPack) -> Iterator[Problem]:
     for concept in pack.concepts:
         for purpose, fewest in FEWEST_FUNCTION_WORDS.items():
             for text in concept.texts[purpose]:
-                if len(found := _function_words(text.text)) < fewest:
+                if len(found := function_words(text.text)) < fewest:
                     yield Problem(
                         text.id,
                         f"has {len(found)} function words past its third word; a {purpose} text needs at least "
                         f"{fewest} (of {', '.join(sorted(FUNCTION_WORDS))}), in lower case and not at its end.",
                         "Reword it, or it offers no readout that says nothing by itself.",
                     )
-    readout = [set(_function_words(text.text)) for text in pack.neutral["readout"]]
+    readout = [set(function_words(text.text)) for text in pack.neutral["readout"]]
     for word in PAIRED_WORDS:
         share = sum(word in words for words in readout) / max(len(readout), 1)
         if share < READOUT_COVERAGE:
@@ -303,7 +303,7 @@ def _check_function_words(pack: ConceptPack) -> Iterator[Problem]:
             )
 
 
-def _function_words(text: str) -> list[str]:
+def function_words(text: str) -> list[str]:
     """Words that are readouts of the kind `function` for any tokenizer: behind a space, past the third word."""
     return [
         match[0]

@@ -11,7 +11,7 @@ import torch
 
 from .activations import ItemSpec
 from .behaviour import NEW_TOKENS
-from .decoding import decode_greedily
+from .decoding import decode
 from .reading import PREAMBLE, TOKENS_PER_BATCH
 from .study import Study
 from .task import Task
@@ -78,11 +78,11 @@ def measure_rates(study: Study) -> tuple[float, float]:
     """(tokens read to the site a second, new tokens decoded a second in a batch of 48), measured on this machine."""
     subject = study.subject
     ids = subject.encode(PREAMBLE)[:32]
-    decode_greedily(subject, [ids[:8]] * 48, max_new_tokens=1)  # the first call of anything is slower
+    decode(subject, [ids[:8]] * 48, max_new_tokens=1)  # the first call of anything is slower
     batch = torch.tensor([ids] * (TOKENS_PER_BATCH // len(ids)), device=subject.device)
     start = time.perf_counter()
     subject.run(batch, torch.ones_like(batch), capture=[study.site.layer], prefix=study.preamble)
     read = batch.numel() / (time.perf_counter() - start)
     start = time.perf_counter()
-    decode_greedily(subject, [ids[:8]] * 48, max_new_tokens=8)
+    decode(subject, [ids[:8]] * 48, max_new_tokens=8)
     return read, 48 * 8 / (time.perf_counter() - start)

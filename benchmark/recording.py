@@ -6,6 +6,7 @@ import importlib.metadata
 import platform
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -41,6 +42,8 @@ def tabulate_items(
             logprob=[v.logprob for v in verbalized.texts],
             error=[v.error for v in verbalized.texts],
         )
+        if any(v.samples for v in verbalized.texts):
+            table["samples"] = [list(v.samples) for v in verbalized.texts]
         for scorer, rows in zip(scorer_names, scores[number], strict=True):
             table[f"score_{scorer}"] = list(rows.astype(np.float32))
         tables.append(table)
@@ -64,6 +67,8 @@ def record_verbalizer(
         warnings.append(f"{checked - agreed} of {checked} texts changed when their item was verbalized alone")
     if errors:
         warnings.append(f"it failed on {len(errors)} items, which are scored as empty texts")
+    flags = Counter(flag for text in verbalized.texts for flag in text.flags)
+    warnings += [f"{n} of {len(verbalized.texts)} texts: {flag}" for flag, n in flags.most_common()]
     return VerbalizerRecord(
         card=card.model_dump(),
         fingerprint=fingerprint,

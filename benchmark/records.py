@@ -35,6 +35,8 @@ class MetricRow(_Record):
     r: float | None = None
     #: A concept or family; null for the macro value.
     group: str | None = None
+    #: The verbalizer that the value is a paired difference from, on the same items; null for a value of its own.
+    versus: str | None = None
     value: float | None
     low: float | None = None
     high: float | None = None
@@ -102,6 +104,8 @@ class ScorerRecord(_Record):
     naming_top1: float
     being_top1: float
     weakest: list[tuple[str, float]]
+    #: False where the pack does not say which texts name their concept: `naming` and `being` are then one figure.
+    forms_marked: bool = True
 
 
 class VerbalizerRecord(_Record):

@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .activations import Site
 from .errors import BadInput
+from .nla.checkpoint import REFERENCE, find_autoencoder
 from .study import Study
 from .verbalizers.average_direction import wrap_average
 from .verbalizers.base import TextReader, Verbalizer, VerbalizerCard
 from .verbalizers.registry import load_verbalizer
 
-#: What `run` feeds when no verbalizer is named.
-BUILT_IN = ("nearest-text", "logit-lens", "patchscope", "prompt-reader")
+#: What `run` feeds when no verbalizer is named, the reference NLA at its own subject and site only.
+BUILT_IN = ("nla:reference", "nearest-text", "logit-lens", "patchscope", "prompt-reader")
 
 #: What runs beside any verbalizer: the floor, the ceiling and the reader of one word.
 ALWAYS = ("constant", "probe-ceiling", "last-token")
@@ -39,10 +41,16 @@ class Roster:
         return [*self.verbalizers, *self.permuted]
 
 
-def roster_names(asked: Sequence[str | Any]) -> list[str | Any]:
+def roster_names(asked: Sequence[str | Any], site: Site) -> list[str | Any]:
     """The verbalizers to load for what was asked: built-in ones are wrapped by name, nothing twice."""
-    wanted = list(asked) or list(BUILT_IN)
+    wanted = list(asked) or [name for name in BUILT_IN if name != "nla:reference" or reference_fits(site)]
     return [*[name for name in ALWAYS if name not in wanted], *wanted]
+
+
+def reference_fits(site: Site) -> bool:
+    """Whether the reference NLA reads this site."""
+    made_for = find_autoencoder(REFERENCE).av.sidecar
+    return (made_for.base_checkpoint, made_for.extraction_layer_index) == (site.subject, site.layer)
 
 
 def load_roster(asked: Sequence[str | Any], study: Study) -> Roster:
@@ -60,7 +68,7 @@ def load_roster(asked: Sequence[str | Any], study: Study) -> Roster:
             raise BadInput(f"Two verbalizers are named {name!r}. Give each card a name of its own.")
         verbalizers[name] = found
 
-    for spec in roster_names(asked):
+    for spec in roster_names(asked, study.site):
         if isinstance(spec, str) and spec.partition(":")[0] == PERMUTED:
             continue  # comes with the verbalizer whose texts it permutes
         found = load_verbalizer(spec, study)

@@ -141,7 +141,7 @@ def run(
 
 def plan_run(bench: Bench, verbalizers: Sequence[str | Any]) -> Plan:
     """What a run will make and how long it will take; those that are not known to be quick count as generating."""
-    names = roster_names(verbalizers)
+    names = roster_names(verbalizers, bench.sketch.site)
     generating = sum(not (isinstance(name, str) and (name in QUICK or name == "prompt-reader")) for name in names)
     floors = 2 * sum(not (isinstance(name, str) and name in WITHOUT_FLOORS) for name in names)
     reads = "prompt-reader" in names

@@ -33,7 +33,8 @@ from .errors import BadInput
 DEFAULT_SUBJECT = "smollm2-135m-instruct-q4_1"
 
 #: Changes the residual stream after a block: (states [b, t, d], rows [b] int64, prefill) -> states [b, t, d].
-#: `rows` says which rows of the original batch are present; `prefill` is False for the tokens that were generated.
+#: Block -1 is what enters block 0: the embeddings, scaled where the family scales them. `rows` says which rows of
+#: the original batch are present; `prefill` is False for the tokens that were generated.
 Edit = Callable[[Tensor, Tensor, bool], Tensor]
 
 
@@ -284,12 +285,21 @@ class Subject:
 
     @contextlib.contextmanager
     def _edit_block(self, block: int, edit: Edit, rows: Tensor, prefill: bool = True) -> Iterator[None]:
+        def hook_input(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if args:
+                return (edit(args[0], rows, prefill), *args[1:]), kwargs
+            return args, {**kwargs, "hidden_states": edit(kwargs["hidden_states"], rows, prefill)}
+
         def hook(_: nn.Module, __: Any, output: Any) -> Any:
             if isinstance(output, tuple):
                 return (edit(output[0], rows, prefill), *output[1:])
             return edit(output, rows, prefill)
 
-        handle = self.blocks[block].register_forward_hook(hook)
+        handle = (
+            self.blocks[0].register_forward_pre_hook(hook_input, with_kwargs=True)
+            if block == -1
+            else self.blocks[block].register_forward_hook(hook)
+        )
         try:
             yield
         finally:
@@ -372,7 +382,8 @@ def load_subject(
     revision: str | None = None
     if spec in ASSETS:
         if ASSETS[spec].role != "subject":
-            raise BadInput(f"{spec!r} is a sentence embedder, not a language model. Try --subject {DEFAULT_SUBJECT}.")
+            kind = "a sentence embedder" if ASSETS[spec].role == "embedder" else "a collection of texts"
+            raise BadInput(f"{spec!r} is {kind}, not a language model. Try --subject {DEFAULT_SUBJECT}.")
         source = str(fetch_asset(spec, say))
     elif Path(spec).is_dir():
         source = spec

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -67,7 +67,7 @@ def verbalize_items(
         work = partial(_verbalize_chunk, name, ask, parts[part])
         chunks.append(Chunk("texts", key, len(parts[part]), work, _without_errors))
     payloads = engine.run(f"{name} (texts)", chunks)
-    answers = [Verbalization(**text) for payload in payloads for text in payload.record]
+    answers = [_read_record(text) for payload in payloads for text in payload.record]
     seconds = sum(float(payload.arrays["seconds"][0]) for payload in payloads)
     errors = [answer.error for answer in answers if answer.error is not None]
     if len(errors) == len(answers) and verbalizer.card.role == "submitted":
@@ -149,6 +149,12 @@ def read_prompts(labels: pd.DataFrame, study: Study) -> list[ReadPrompt]:
 
 def _without_errors(payload: Payload) -> bool:
     return all(text["error"] is None for text in payload.record)
+
+
+def _read_record(record: Mapping[str, Any]) -> Verbalization:
+    """A verbalization as the store keeps it: tuples come back as lists, and fields that were added later are absent."""
+    lists = {name: tuple(value) for name, value in record.items() if isinstance(value, list)}
+    return Verbalization(**{**record, **lists})
 
 
 def _verbalize_chunk(name: str, ask: Ask, part: Sequence[Any]) -> Payload:

@@ -11,7 +11,7 @@ from statistics import median
 
 import torch
 from nlabench.benchmark.concepts import load_pack
-from nlabench.benchmark.decoding import decode_greedily
+from nlabench.benchmark.decoding import decode
 from nlabench.benchmark.subject import load_subject
 
 
@@ -40,7 +40,7 @@ def main() -> None:
         seconds["plain generate"].append(time.perf_counter() - start)
         start = time.perf_counter()
         prefix = subject.make_prefix(shared)
-        decoded = decode_greedily(subject, own, max_new_tokens=options.new_tokens, prefix=prefix)
+        decoded = decode(subject, own, max_new_tokens=options.new_tokens, prefix=prefix)
         seconds["shared prefix"].append(time.perf_counter() - start)
         plain = subject.tokenizer.batch_decode(generated[:, whole.shape[1] :], skip_special_tokens=True)
         same = sum(a == b.text for a, b in zip(plain, decoded, strict=True))

@@ -88,6 +88,8 @@ class ConceptIdentification:
         found["mrr"] = panel.mean(1 / ranks, cell.rows)
         rows = [row for metric, estimate in found.items() for row in self._rows(panel, metric, estimate, cell.fields())]
         rows += self._places(panel, "place", identified, cell.fields())
+        if cell.kind == "function" and (cell.arm == "natural" or cell.level == "matched"):
+            rows += self._leads(panel, identified, cell.fields())
         if cell.level != "grid" or cell.arm == "natural":
             rows += self._by_concept(panel, identified, cell)
         return rows
@@ -110,6 +112,19 @@ class ConceptIdentification:
             for (verbalizer, scorer), value in zip(panel.sets, values, strict=True)
             if np.isfinite(value)
         ]  # fmt: skip
+
+    def _leads(self, panel: Panel, estimate: Estimate, fields: dict[str, Any]) -> list[MetricRow]:
+        """AUROC less another verbalizer's on the same items, for every verbalizer that is no control."""
+        rows = []
+        for number, (verbalizer, scorer) in enumerate(panel.sets):
+            if panel.roles[verbalizer] not in ("submitted", "baseline"):
+                continue
+            for other, (versus, same) in enumerate(panel.sets):
+                if same == scorer and versus != verbalizer:
+                    lead = intervals(paired_difference(estimate[number], estimate[other]))[0]
+                    names = {"verbalizer": verbalizer, "scorer": scorer, "versus": versus}
+                    rows.append(metric_row(lead, task=self.name, metric="auroc_lead", **names, **fields))
+        return rows
 
     def _places(self, panel: Panel, metric: str, estimate: Estimate, fields: dict[str, Any]) -> list[MetricRow]:
         """(value - floor) / (ceiling - floor), floor: `constant`; ceiling: the probe on the same vectors."""

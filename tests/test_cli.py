@@ -19,7 +19,8 @@ def nlabench(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 def test_help_names_every_command_and_loads_no_model(tmp_path: Path) -> None:
     done = nlabench("--help", cwd=tmp_path)
     assert done.returncode == 0
-    for command in ("run", "export", "score", "show", "validate-scorers", "verbalizers", "concepts", "fetch"):
+    commands = ("run", "export", "score", "show", "validate-scorers", "verbalizers", "concepts", "fetch")
+    for command in (*commands, "serve", "export-checkpoint"):
         assert command in done.stdout
     script = "import sys, nlabench.cli; print('torch' in sys.modules, 'transformers' in sys.modules)"
     heavy = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=True)
@@ -71,7 +72,7 @@ def test_an_unknown_verbalizer_is_found_out_before_the_work(tmp_path: Path) -> N
     done = nlabench("run", "--verbalizer", "mind-reader", cwd=tmp_path)
     assert done.returncode == 2
     message = " ".join(done.stderr.split())
-    assert "There is no verbalizer 'mind-reader'. Known are average-direction, constant, last-token" in message
+    assert "There is no verbalizer 'mind-reader'. Known are activation-oracle, average-direction, constant" in message
     assert "reading the pack" not in done.stdout
 
 

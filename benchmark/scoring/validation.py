@@ -42,6 +42,7 @@ class ScorerValidity:
     being_top1: float
     n_naming: int
     n_being: int
+    forms_marked: bool  # whether any text is marked as naming or being; else both figures are over the same texts
     weakest: tuple[tuple[str, float], ...]  # the five concepts that the scorer sees least, with their AUROC
 
     @property
@@ -78,6 +79,7 @@ def validate_scorer(scorer: Scorer, pack: ConceptPack) -> ScorerValidity:
         being_top1=float((being_scores.argmax(1) == being_labels).mean()),
         n_naming=len(naming),
         n_being=len(being),
+        forms_marked=any(t.form is not None for c in pack.concepts for t in c.texts["validation"]),
         weakest=tuple((pack.names[i], float(per_concept[i])) for i in np.argsort(per_concept)[:5]),
     )  # fmt: skip
 

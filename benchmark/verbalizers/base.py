@@ -48,12 +48,16 @@ class VerbalizerCard(BaseModel):
 class Verbalization:
     """The text for one item. logprob: of the text under the verbalizer, in nats, where it has one.
 
-    error: why there is no text; the item is then scored as an empty text and counted.
+    error: why there is no text; the item is then scored as an empty text and counted. flags: what a reader should know
+    of the text (cut off, say), each worded so that it can follow a count of texts. samples: further texts of the same
+    item; only `text` is scored.
     """
 
     text: str
     logprob: float | None = None
     error: str | None = None
+    flags: tuple[str, ...] = ()
+    samples: tuple[str, ...] = ()
 
 
 @runtime_checkable
@@ -65,6 +69,15 @@ class Verbalizer(Protocol):
 
     def verbalize(self, batch: ActivationBatch) -> Sequence[Verbalization | str]:
         """One text per vector of the batch, in order; a text may not depend on the other vectors."""
+        ...
+
+
+@runtime_checkable
+class Reconstructor(Protocol):
+    """Turns texts back into vectors of a site."""
+
+    def reconstruct(self, texts: Sequence[str], site: Site) -> Tensor:
+        """One vector per text [n_texts, d_model], float32, raw scale; a vector may not depend on the other texts."""
         ...
 
 
@@ -119,11 +132,23 @@ def hash_code(thing: Any) -> str:
     try:
         home = Path(inspect.getfile(target)).resolve().parent
         beside = {m.__file__ for m in list(sys.modules.values()) if getattr(m, "__file__", None)}
-        files = sorted(f for f in beside if f and Path(f).resolve().parent == home)
+        # Some modules are no files and name one all the same, without a folder (torch.ops: "_ops.py").
+        files = sorted(f for f in beside if f and Path(f).is_absolute() and Path(f).resolve().parent == home)
         parts += [inspect.getsource(target), *(Path(f).read_text(errors="replace") for f in files if f.endswith(".py"))]
     except (OSError, TypeError):
         parts.append(repr(thing))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+def name_of_base(base: str | None, subject: str | None) -> str | None:
+    """The subject that a verbalizer trained on `base` is for.
+
+    It goes by the run's own name of its subject where the two differ by path or revision only.
+    """
+    if base is None or subject is None:
+        return base
+    ends = [name.partition("@")[0].rstrip("/").split("/")[-1].lower() for name in (base, subject)]
+    return subject if ends[0] == ends[1] else base
 
 
 def check_made_for(card: VerbalizerCard, site: Site) -> None:
@@ -166,23 +191,28 @@ def check_texts(name: str, returned: Any, n_items: int) -> list[Verbalization]:
 def check_text(name: str, number: int | str, value: Any) -> Verbalization:
     """One returned value as a verbalization; raises BadInput as `check_texts` does."""
     found = value if isinstance(value, Verbalization) else Verbalization(value)
-    if not isinstance(found.text, str):
+    for text in (found.text, *found.samples):
+        _check_characters(name, number, text)
+    return found if found.logprob is None else replace(found, logprob=float(found.logprob))
+
+
+def _check_characters(name: str, number: int | str, text: Any) -> None:
+    if not isinstance(text, str):
         raise BadInput(
-            f"The verbalizer {name!r} returned a {type(found.text).__name__} for item {number}: "
-            f"{str(found.text)[:60]!r}. Return str (decode token ids first)."
+            f"The verbalizer {name!r} returned a {type(text).__name__} for item {number}: "
+            f"{str(text)[:60]!r}. Return str (decode token ids first)."
         )
-    if len(found.text) > LONGEST_TEXT:
+    if len(text) > LONGEST_TEXT:
         raise BadInput(
-            f"The verbalizer {name!r} returned a text of {len(found.text):,} characters for item {number}; at most "
+            f"The verbalizer {name!r} returned a text of {len(text):,} characters for item {number}; at most "
             f"{LONGEST_TEXT:,} are taken. Limit the number of new tokens."
         )
-    bad = next((c for c in found.text if is_control(c)), None)
+    bad = next((c for c in text if is_control(c)), None)
     if bad is not None:
         raise BadInput(
             f"The verbalizer {name!r} returned the control character U+{ord(bad):04X} for item {number}: "
-            f"{found.text[:60]!r}. Strip control characters; newlines and tabs are fine."
+            f"{text[:60]!r}. Strip control characters; newlines and tabs are fine."
         )
-    return found if found.logprob is None else replace(found, logprob=float(found.logprob))
 
 
 def is_control(character: str) -> bool:

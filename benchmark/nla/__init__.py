@@ -1,0 +1,1 @@
+"""Natural Language Autoencoders in the released checkpoint contract: the sidecar, the checkpoint, the reconstructor."""
