@@ -13,7 +13,7 @@ from huggingface_hub.errors import SafetensorsParsingError
 from safetensors import safe_open
 
 from ..errors import BadInput
-from .checkpoint import REFERENCE, REFERENCE_FOLDER
+from .checkpoint import REFERENCE, REFERENCE_FOLDER, find_autoencoder
 from .sidecar import SIDECAR
 
 #: What is fetched from a hub in any case; the weights of an adapter are small.
@@ -74,6 +74,8 @@ def find_places(spec: str, *, weights: bool, say: Callable[[str], None] = lambda
     Raises:
         BadInput: nothing is there, or no NLA.
     """
+    if spec == REFERENCE and not REFERENCE_FOLDER.is_dir():
+        find_autoencoder(spec)  # says how to get it
     where = str(REFERENCE_FOLDER) if spec == REFERENCE else spec
     parts = [where] if Path(where).expanduser().is_dir() else [part.strip() for part in where.split(",")]
     if not 1 <= len(parts) <= 2 or not all(parts):
