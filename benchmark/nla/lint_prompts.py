@@ -12,8 +12,9 @@ from .lint_finding import Change, Finding, Severity
 from .lint_half import TOKENIZER, Half
 from .sidecar import SIDECAR, Sidecar, explanation_ids, fill_template
 
-#: Texts that end in tokens of many kinds: what every AR prompt ends in, whatever its text, is the suffix.
-_SAMPLES = ("rain", "rain.", "rain. ", '"rain"', "rain)", "rain\n", "12", "", "</", "雨")
+#: Texts that end in tokens of many kinds, and not in a space: readers strip explanations. What every AR prompt ends in,
+#: whatever its text, is the suffix.
+_SAMPLES = ("rain", "rain.", "rain,", "rain!", '"rain"', "“rain”", "(rain)", "rain…", "rain: 12", "rain -", "雨", "")
 
 _UNTRAINED = "Use the tokenizer and the template that it was trained with"
 

@@ -21,7 +21,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nlabench.benchmark.errors import BadInput
-from nlabench.benchmark.nla import lint_weights
+from nlabench.benchmark.nla import checkpoint, lint_place, lint_weights
 from nlabench.benchmark.nla.export import export_checkpoint
 from nlabench.benchmark.nla.lint import LintReport, lint_checkpoint
 from nlabench.benchmark.nla.lint_half import Half, read_half
@@ -334,6 +334,9 @@ MENDABLE: dict[str, tuple[str, Break, str, str, str, str]] = {
     "another suffix on the AV": (
         "av", say("tokens", "critic_suffix_ids", value=[1, 2]), "warning", SIDECAR, SUFFIX, "found [1, 2]",
     ),
+    "a suffix that holds for some texts": (
+        "ar", say("tokens", "critic_suffix_ids", value=[11, 52, 53]), "warning", SIDECAR, SUFFIX, "for some texts only",
+    ),
     "no suffix": ("ar", say("tokens", "critic_suffix_ids"), "warning", SIDECAR, SUFFIX, "found missing"),
     "another width": ("av", say("d_model", value=64), "error", SIDECAR, "d_model", "found 64 expected 32"),
     "no width": ("ar", write(SIDECAR, "d_model", remove=True), "error", SIDECAR, "d_model", "found missing"),
@@ -377,6 +380,18 @@ class TestGoodCheckpoints:
         report = lint_checkpoint(str(adapters))
         assert report.findings == ()
         assert "adapter over" in report.halves[0]
+
+    def test_the_nla_that_ships_is_clean(self) -> None:
+        report = lint_checkpoint("nla:reference")
+        assert report.findings == report.notes == ()
+
+    def test_the_nla_that_ships_is_missed_with_a_word_on_how_to_get_it(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for module in (checkpoint, lint_place):
+            monkeypatch.setattr(module, "REFERENCE_FOLDER", tmp_path / "none")
+        with pytest.raises(BadInput, match=r"not in this installation.*train_reference_nla\.py"):
+            lint_checkpoint("reference")
 
     def test_halves_are_named_alone_or_as_a_pair(self, good: Path) -> None:
         assert [h.partition(":")[0] for h in lint_checkpoint(str(good / "ar")).halves] == ["nla/ar"]
