@@ -14,7 +14,7 @@ from .sidecar import SIDECAR, Sidecar, explanation_ids, fill_template
 
 #: Texts that end in tokens of many kinds, and not in a space: readers strip explanations. What every AR prompt ends in,
 #: whatever its text, is the suffix.
-_SAMPLES = ("rain", "rain.", "rain,", "rain!", '"rain"', "“rain”", "(rain)", "rain…", "rain: 12", "rain -", "雨", "")
+_SAMPLES = ("rain", "rain.", "rain,", "rain!", '"rain"', "“rain”", "(rain)", "rain…", "rain: 12", "rain -", "雨")
 
 _UNTRAINED = "Use the tokenizer and the template that it was trained with"
 
