@@ -129,7 +129,7 @@ def _update(
     return {
         "reward": float(rewards.mean()),
         "failed": 1 - len(closed) / len(samples.rows),
-        "kl": float(kl[mask].mean()),
+        "kl": float(kl.detach()[mask].mean()),
         "ar_loss": float(errors.detach().mean()),
     }
 

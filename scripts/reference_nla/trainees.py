@@ -96,7 +96,7 @@ class Actor:
         return [p for p in self.peft.parameters() if p.requires_grad]
 
     def state(self) -> dict[str, Tensor]:
-        return {name: tensor.detach().cpu() for name, tensor in get_peft_model_state_dict(self.peft).items()}
+        return {name: tensor.detach().cpu().clone() for name, tensor in get_peft_model_state_dict(self.peft).items()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         set_peft_model_state_dict(self.peft, state)
@@ -155,8 +155,8 @@ class Critic:
         return [*(p for p in self.peft.parameters() if p.requires_grad), self.head.weight]
 
     def state(self) -> dict[str, Tensor]:
-        adapter = {name: tensor.detach().cpu() for name, tensor in get_peft_model_state_dict(self.peft).items()}
-        return {**adapter, "value_head": self.head.weight.detach().cpu()}
+        adapter = {name: tensor.detach().cpu().clone() for name, tensor in get_peft_model_state_dict(self.peft).items()}
+        return {**adapter, "value_head": self.head.weight.detach().cpu().clone()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         set_peft_model_state_dict(self.peft, {name: t for name, t in state.items() if name != "value_head"})
