@@ -9,6 +9,9 @@ from rich.text import Text
 
 from .records import MetricRow, Result
 
+#: A longer name is put on two lines, at its colon: intervals beside it need the room.
+LONGEST_NAME = 18
+
 ROLE_STYLE = {"submitted": "bold", "baseline": "", "floor": "dim", "ceiling": "green", "reader": "cyan"}
 
 
@@ -31,7 +34,8 @@ def summarize(result: Result) -> RenderableType:
         table.add_column(column, no_wrap=True)
     for name, verbalizer in result.verbalizers.items():
         role = str(verbalizer.card["role"])
-        shown = name.replace(":", ":\n", 1) + ("" if role == "submitted" else f"\n({role})")
+        folded = name.replace(":", ":\n", 1) if len(name) > LONGEST_NAME else name
+        shown = folded + ("" if role == "submitted" else f"\n({role})")
         table.add_row(shown, *_cells(result, name, scorer), style=ROLE_STYLE.get(role, ""))
     left_out = [c.name for c in result.concepts if c.excluded.get("readout/function")]
     notes = [f"{len(result.concepts) - len(left_out)} of {len(result.concepts)} concepts are in the headline"]

@@ -114,13 +114,18 @@ class ConceptIdentification:
         ]  # fmt: skip
 
     def _leads(self, panel: Panel, estimate: Estimate, fields: dict[str, Any]) -> list[MetricRow]:
-        """AUROC less another verbalizer's on the same items, for every verbalizer that is no control."""
+        """AUROC less another verbalizer's on the same items, for every verbalizer that is no control.
+
+        The floors that are made of a third one's texts say nothing about the two.
+        """
         rows = []
         for number, (verbalizer, scorer) in enumerate(panel.sets):
             if panel.roles[verbalizer] not in ("submitted", "baseline"):
                 continue
             for other, (versus, same) in enumerate(panel.sets):
-                if same == scorer and versus != verbalizer:
+                if same != scorer or versus == verbalizer:
+                    continue
+                if panel.roles[versus] != "floor" or ":" not in versus or versus.partition(":")[2] == verbalizer:
                     lead = intervals(paired_difference(estimate[number], estimate[other]))[0]
                     names = {"verbalizer": verbalizer, "scorer": scorer, "versus": versus}
                     rows.append(metric_row(lead, task=self.name, metric="auroc_lead", **names, **fields))

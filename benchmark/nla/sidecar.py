@@ -79,6 +79,8 @@ class Sidecar(_Section):
     tokens: Tokens = Tokens()
     prompt_templates: PromptTemplates = PromptTemplates()
     injection: InjectionSection = InjectionSection()
+    #: The longest answer that is waited for, in tokens. An extension of the contract, whose own is 200.
+    max_new_tokens: int = Field(default=200, ge=1)
     trained_on: Any = None
     license: str = ""
 
@@ -164,6 +166,8 @@ def write_sidecar(sidecar: Sidecar, folder: Path) -> None:
     content["critic"] = {**content.get("critic", {}), "extraction_layer_index": sidecar.extraction_layer_index}
     if sidecar.injection == InjectionSection():
         del content["injection"]
+    if sidecar.max_new_tokens == Sidecar.model_fields["max_new_tokens"].default:
+        del content["max_new_tokens"]
     write_atomically(folder / SIDECAR, yaml.safe_dump(content, allow_unicode=True, sort_keys=False))
 
 

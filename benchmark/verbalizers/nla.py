@@ -1,7 +1,7 @@
 """NLAs: the vector enters a prompt at its marker, and a model trained for it writes what the vector holds.
 
 `nla:reference` is the one that ships; `nla:PATH`, `nla:AV,AR` and hub ids name others (see `find_autoencoder`). Options
-follow a question mark: `nla:PATH?temperature=1&samples=4&seed=0&new_tokens=200`. Texts are greedy by default, so that
+follow a question mark: `nla:PATH?temperature=1&samples=4&seed=0&new_tokens=40`. Texts are greedy by default, so that
 a run can be repeated to the letter.
 """
 
@@ -36,14 +36,17 @@ MIN_POSITION = 50
 
 
 class Decoding(BaseModel):
-    """How an AV writes. samples: texts per item, the first of which is scored; more than one needs a temperature."""
+    """How an AV writes. samples: texts per item, the first of which is scored; more than one needs a temperature.
+
+    new_tokens: at most; by default what the sidecar says.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     temperature: float = Field(0.0, ge=0)
     samples: int = Field(1, ge=1)
     seed: int = 0
-    new_tokens: int = Field(200, ge=1)
+    new_tokens: int = Field(ge=1)
 
 
 @dataclass(frozen=True)
@@ -126,9 +129,9 @@ def load_nla(
         BadInput: see `find_autoencoder`, `read_decoding`, `load_half` and `mark_prompt`.
     """
     where, _, query = spec.partition("?")
-    decoding = read_decoding(query)
     found = find_autoencoder(where)
     sidecar = found.av.sidecar
+    decoding = read_decoding(query, sidecar.max_new_tokens)
     injection = sidecar.vector_injection()
     model = load_half(found.av, device=device, dtype=dtype, say=say)
     prompt = mark_prompt(sidecar, model.tokenizer)
@@ -162,14 +165,15 @@ def load_nla(
     return NLAPair(verbalizer, partial(load_reconstructor, found.ar, device=device, dtype=dtype, say=say))
 
 
-def read_decoding(query: str) -> Decoding:
-    """Options as in a URL's query: `temperature=1&samples=4`.
+def read_decoding(query: str, new_tokens: int) -> Decoding:
+    """Options as in a URL's query: `temperature=1&samples=4`. new_tokens: where the query does not say.
 
     Raises:
         BadInput: an unknown option, a value out of range, or several samples without a temperature.
     """
     try:
-        decoding = Decoding.model_validate(dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))))
+        given = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
+        decoding = Decoding.model_validate({"new_tokens": new_tokens, **given})
     except (ValidationError, ValueError) as error:
         raise BadInput(
             f"The options {query!r} cannot be used: {str(error).splitlines()[0]}. Known are "
@@ -186,8 +190,7 @@ def read_decoding(query: str) -> Decoding:
 def check(argument: str) -> None:
     """Raises BadInput for a checkpoint that is not there, a wrong sidecar or an unknown option; loads no weights."""
     where, _, query = argument.partition("?")
-    read_decoding(query)
-    find_autoencoder(where)
+    read_decoding(query, find_autoencoder(where).av.sidecar.max_new_tokens)
 
 
 VERBALIZERS = {"nla": build}

@@ -9,7 +9,7 @@ from typing import Any
 from nlabench.benchmark.nla.sidecar import Sidecar, write_sidecar
 
 from .documents import DJANGO, SETS
-from .trainees import AR_TEMPLATE, AV_TEMPLATE, MARKER, Actor, Critic
+from .trainees import AR_TEMPLATE, AV_TEMPLATE, LONGEST, MARKER, Actor, Critic
 
 TRAINED_ON = (
     f"{len(SETS)} sets of sae-probes 0.4.2 (news, reviews, stories, messages, essays, medical abstracts, rulings, web "
@@ -42,6 +42,7 @@ def write_half(half: Actor | Critic, folder: Path, layer: int, recipe: str, rl_s
                 "injection_right_neighbor_id": half.after[0],
             },
             "prompt_templates": {"av": AV_TEMPLATE},
+            "max_new_tokens": LONGEST,
         }
     else:
         own = {

@@ -22,7 +22,7 @@ from torch import Tensor
 from .examples import Examples
 from .trainees import CLOSING, OPENING, Actor
 
-ROWS, RESAMPLES, EXAMPLES_SHOWN, NEW_TOKENS = 64, 2000, 20, 64
+ROWS, RESAMPLES, EXAMPLES_SHOWN = 64, 2000, 20
 
 #: What a text says that says nothing of its vector.
 CONSTANT = "A short piece of text."
@@ -34,8 +34,7 @@ def evaluate(
     pair: Path, swap: Path, actor: Actor, held_out: Examples, reference: Examples, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """Every figure of the model card. pair: a folder with av/ and ar/; swap: a second AR; actor: the AV as trained."""
-    # A vector of no text makes the AV go on to its limit: which nothing is learned from.
-    nla = load_nla(f"{pair}?new_tokens={NEW_TOKENS}")
+    nla = load_nla(str(pair))
     assert isinstance(nla, NLAPair)
     site = Site(str(nla.card.subject), int(nla.card.layer or 0), held_out.vectors.shape[1])
     vectors, n = held_out.vectors, len(held_out)

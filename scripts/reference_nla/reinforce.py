@@ -23,10 +23,9 @@ from nlabench.benchmark.store import write_atomically
 from torch import Tensor, nn
 
 from .examples import Examples
-from .trainees import CLOSING, MARKER, OPENING, Actor, Critic
+from .trainees import CLOSING, LONGEST, MARKER, OPENING, Actor, Critic
 
 FAILED_REWARD = -2.0
-LONGEST = 60  # tokens
 STEPS_BETWEEN_SAVES = 5
 
 

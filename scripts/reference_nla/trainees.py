@@ -26,6 +26,8 @@ MARKER = "<empty_output>"
 AV_TEMPLATE = "Describe the text behind this vector: <concept>{injection_char}</concept>"
 AR_TEMPLATE = "Summary of the following text: <text>{explanation}</text> <summary>"
 OPENING, CLOSING = "<explanation>", "</explanation>"
+#: Tokens of an answer at most; targets have up to 50. What goes on past this repeats itself.
+LONGEST = 64
 
 
 def add_adapter(model: Any, rank: int, seed: int) -> Any:

@@ -17,7 +17,7 @@ from nlabench.benchmark.engine import LocalEngine
 from nlabench.benchmark.errors import BadInput
 from nlabench.benchmark.extraction import Activations
 from nlabench.benchmark.nla.explanation import CLOSING
-from nlabench.benchmark.nla.sidecar import SIDECAR, mark_prompt, read_sidecar
+from nlabench.benchmark.nla.sidecar import SIDECAR, mark_prompt, read_sidecar, write_sidecar
 from nlabench.benchmark.roster import load_roster
 from nlabench.benchmark.store import Store
 from nlabench.benchmark.subject import Subject
@@ -179,7 +179,17 @@ class TestSampling:
     )
     def test_options_that_cannot_be_used_are_refused(self, query: str, said: str) -> None:
         with pytest.raises(BadInput, match=said):
-            read_decoding(query)
+            read_decoding(query, 200)
+
+    def test_the_sidecar_says_how_long_an_answer_may_be_and_an_option_overrules_it(
+        self, write_nla: Write, tmp_path: Path
+    ) -> None:
+        folder = write_nla("llama", tmp_path / "short")
+        assert load_nla(str(folder)).card.settings["decoding"]["new_tokens"] == 200  # the contract's own
+        sidecar = read_sidecar(folder / "av")
+        write_sidecar(sidecar.model_copy(update={"max_new_tokens": 5}), folder / "av")
+        assert load_nla(str(folder)).card.settings["decoding"]["new_tokens"] == 5
+        assert load_nla(f"{folder}?new_tokens=7").card.settings["decoding"]["new_tokens"] == 7
 
 
 class TestTheCard:
