@@ -18,6 +18,7 @@ BASE = "smollm2-135m-instruct-q4_1"  # what `--subject` calls the model whose ac
 D_MODEL = 576
 BLOCK = 19  # K: it reads the stream after block K, which is hidden_states[K + 1]
 SCALE = 240.0  # the L2 norm at which vectors entered
+LONGEST = 150  # tokens of the longest text that it learnt to write
 MARKER = "<empty_output>"  # one token, whose embedding the vector replaces
 TEMPLATE = "Describe the text behind this vector: <concept>{injection_char}</concept>"
 
@@ -44,6 +45,7 @@ def write_sidecar(folder: Path) -> None:
             "injection_right_neighbor_id": ids[slot + 1],
         },
         "prompt_templates": {"av": TEMPLATE},
+        "max_new_tokens": LONGEST,
         "trained_on": ["say what: it is shown beside every result"],
         "license": "apache-2.0",
     }

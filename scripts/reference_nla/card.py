@@ -63,6 +63,8 @@ def write_card(figures: dict[str, Any], file: Path) -> None:
         "## Its targets",
         "",
         *(f"- {'met' if reached else '**missed**'}: {what}" for what, reached in judge(figures)),
+        "- measured by the suite and not here: natural identification above the floors and `logit-lens` on `quick` "
+        "(the repository's README; `nlabench run` says it of every run)",
         "",
         f"## {len(figures['examples'])} examples, the first in a random order",
         "",

@@ -7,6 +7,7 @@ keys and values all others share, with gradients through them.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,6 +184,10 @@ def save_adapter(peft: Any, state: dict[str, Tensor], folder: Path, base: str) -
     config = peft.peft_config["default"]
     config.base_model_name_or_path, config.inference_mode = base, True
     config.save_pretrained(folder)
+    # PEFT writes a set in any order, and a file that changes by itself has another hash each time.
+    file = folder / "adapter_config.json"
+    written = json.loads(file.read_text())
+    file.write_text(json.dumps({**written, "target_modules": sorted(written["target_modules"])}, indent=1) + "\n")
     save_file(
         {name: tensor.half().contiguous() for name, tensor in state.items()}, folder / "adapter_model.safetensors"
     )

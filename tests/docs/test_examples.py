@@ -225,7 +225,7 @@ def exported(bench: Bench) -> Path:
     return bench.folder / "runs" / "elsewhere" / "export" / "activations.parquet"
 
 
-NLA = "nla:my-nla?new_tokens=40"
+NLA = "nla:my-nla"
 
 
 @pytest.mark.slow
@@ -320,9 +320,9 @@ def test_an_adapter_with_the_sidecar_of_the_example_loads_whichever_way_its_vect
         nla = load_nla(f"{adapter}?new_tokens=4")
         vectors = torch.randn(2, 576, generator=torch.Generator().manual_seed(1)) * 9
         batch = ActivationBatch(vectors, Site(subject.name, 19, 576))
-        written.append([found.text for found in nla.verbalize(batch)])
-    assert [len(texts) for texts in written] == [2, 2, 2]
-    assert len(set(map(tuple, written))) == 3
+        written.append([found.logprob for found in nla.verbalize(batch)])
+    assert all(logprob is not None for row in written for logprob in row)
+    assert len(set(map(tuple, written))) == 3  # they do enter, each in its own way
 
 
 @pytest.mark.slow
