@@ -56,20 +56,35 @@ def _about(result: Result, name: str, scorer: str) -> list[str]:
 
 
 def _about_leads(result: Result, name: str, scorer: str) -> list[str]:
-    """On all natural items: which others it is above, below, and cannot be told from."""
+    """On all natural items: which others a submitted verbalizer is above, below, and cannot be told from."""
     leads = result.select(
         task=TASK, metric="auroc_lead", verbalizer=name, scorer=scorer, arm="natural", kind="function"
     )
-    above = [row for row in leads if row.low is not None and row.low > 0]
-    below = [row for row in leads if row.high is not None and row.high < 0]
-    if not above and not below:
+    if result.verbalizers[name].card["role"] != "submitted" or not leads:
         return []
-    said = [
-        f"{word} {', '.join(f'{row.versus} ({_show(row, signed=True)})' for row in rows)}"
-        for word, rows in (("above", above), ("below", below))
-        if rows
-    ]
-    return [f"On the same natural activations {name} is {' and '.join(said)}; the others cannot be told from it."]
+    floors = [row for row in leads if result.verbalizers[row.versus or ""].card["role"] == "floor"]
+    others = [row for row in leads if row not in floors]
+    above = ["its floors"] if floors and all(_side(row) > 0 for row in floors) else _list_leads(floors, 1)
+    parts = {
+        "above": above + _list_leads(others, 1),
+        "below": _list_leads(floors + others, -1),
+        "not to be told from": _list_leads(others, 0) + ([] if above == ["its floors"] else _list_leads(floors, 0)),
+    }
+    said = "; ".join(f"{word} {', '.join(names)}" for word, names in parts.items() if names)
+    return [f"On the same natural activations {name} is {said}."]
+
+
+def _list_leads(rows: list[MetricRow], side: int) -> list[str]:
+    return [f"{row.versus} ({_show(row, signed=True)})" for row in rows if _side(row) == side]
+
+
+def _side(row: MetricRow) -> int:
+    """1 where a difference is above 0, -1 where it is below, 0 where its interval holds 0.
+
+    A difference that is the same in every unit has no interval, and no doubt about its sign.
+    """
+    low, high = (row.value or 0.0 if bound is None else bound for bound in (row.low, row.high))
+    return int(low > 0) - int(high < 0)
 
 
 def _about_dose(result: Result, name: str, scorer: str) -> list[str]:

@@ -225,3 +225,15 @@ def test_tasks_are_found_by_their_files() -> None:
     assert set(known_tasks()) >= {"concept_identification", "dose_response", "confabulation"}
     with pytest.raises(ValueError, match="no task 'nope'"):
         load_tasks(("nope",))
+
+
+def test_a_lead_is_what_one_sees_and_the_other_does_not_and_nothing_over_ones_like() -> None:
+    rows = identification.score(make_panel(good=sees, same=sees, bad=guesses))
+    natural = {"arm": "natural", "kind": "function"}
+    over_floor = one(rows, "auroc_lead", "good", versus="constant", **natural)
+    assert over_floor.value == pytest.approx(0.5)
+    assert one(rows, "auroc_lead", "good", versus="same", **natural).value == 0.0
+    there, back = (one(rows, "auroc_lead", a, versus=b, **natural) for a, b in (("good", "bad"), ("bad", "good")))
+    assert there.low > 0
+    assert (there.value, there.low, there.high) == pytest.approx((-back.value, -back.high, -back.low))
+    assert not [row for row in rows if row.metric == "auroc_lead" and row.verbalizer in ("constant", "ceiling")]
