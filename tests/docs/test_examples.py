@@ -33,7 +33,7 @@ from nlabench.benchmark.exchange import read_export
 from nlabench.benchmark.injection import VectorInjection
 from nlabench.benchmark.nla.sidecar import Sidecar
 from nlabench.benchmark.records import Result, read_result
-from nlabench.benchmark.subject import Subject
+from nlabench.benchmark.subject import load_subject
 from nlabench.benchmark.verbalizers.base import Reconstructor
 from nlabench.benchmark.verbalizers.http import Options
 from nlabench.benchmark.verbalizers.nla import Decoding, load_nla
@@ -225,6 +225,7 @@ def exported(bench: Bench) -> Path:
     return bench.folder / "runs" / "elsewhere" / "export" / "activations.parquet"
 
 
+SUBJECT = "smollm2-135m-instruct-q4_1"
 NLA = "nla:my-nla"
 
 
@@ -281,7 +282,7 @@ class TestClass:
 class TestCheckpoint:
     def test_a_folder_in_the_contract_is_scored(self, checkpoint_result: Result) -> None:
         record = checkpoint_result.verbalizers[NLA]
-        assert (record.card["subject"], record.card["layer"]) == ("smollm2-135m-instruct-q4_1", 19)
+        assert (record.card["subject"], record.card["layer"]) == (SUBJECT, 19)
         assert record.n_failed == 0
         assert 0 <= identified(checkpoint_result, NLA) <= 1
 
@@ -295,34 +296,34 @@ class TestCheckpoint:
 
 
 @pytest.fixture
-def adapter(bench: Bench, subject: Subject) -> Path:
+def adapter(bench: Bench) -> Path:
     """A random adapter over the default subject, as a training run leaves it: no sidecar, the tokenizer beside it."""
     folder = bench.folder / "runs" / "my-adapter"
+    subject = load_subject(SUBJECT)
     config = peft.LoraConfig(r=2, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
     torch.manual_seed(0)
     adapted = peft.get_peft_model(subject.model, config)
-    config.base_model_name_or_path = subject.name
+    config.base_model_name_or_path = SUBJECT
     adapted.save_pretrained(folder, save_embedding_layers=False)
-    adapted.unload()  # the subject is the session's
     subject.tokenizer.save_pretrained(folder)
     return folder
 
 
 @pytest.mark.slow
 def test_an_adapter_with_the_sidecar_of_the_example_loads_whichever_way_its_vectors_enter(
-    bench: Bench, adapter: Path, subject: Subject
+    bench: Bench, adapter: Path
 ) -> None:
     bench.follow("bash run=sidecar")
-    written = []
     sidecar = (adapter / "nla_meta.yaml").read_text(encoding="utf-8")
+    written = []
     for injection in ("", *find_blocks("yaml injection")):
         (adapter / "nla_meta.yaml").write_text(sidecar + injection, encoding="utf-8")
         nla = load_nla(f"{adapter}?new_tokens=4")
         vectors = torch.randn(2, 576, generator=torch.Generator().manual_seed(1)) * 9
-        batch = ActivationBatch(vectors, Site(subject.name, 19, 576))
-        written.append([found.logprob for found in nla.verbalize(batch)])
+        found = nla.verbalize(ActivationBatch(vectors, Site(SUBJECT, 19, 576)))
+        written.append(tuple(text.logprob for text in found))
     assert all(logprob is not None for row in written for logprob in row)
-    assert len(set(map(tuple, written))) == 3  # they do enter, each in its own way
+    assert len(set(written)) == 3  # they do enter, each in its own way
 
 
 @pytest.mark.slow
