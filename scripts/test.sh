@@ -5,4 +5,6 @@ ruff check .
 ruff format --check .
 mypy
 lint-imports
-exec python -m pytest "$@"
+# A file of tests is one worker's, so that what its tests share is made once. Each worker computes with one thread.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+exec python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile "$@"
