@@ -5,9 +5,10 @@ prompt is embedded here, so the AV's folder or hub id is named as `checkpoint`, 
 one tensor are read. `http://HOST/describe` asks a service like Neuronpedia's, which is sent the bare vectors.
 
 `https://` works too, and so does `http:` before either. More options, joined with `&`: `temperature=0` (greedy),
-`new_tokens=200`, `in_flight=16` (requests at a time), `timeout=120` (seconds), and `version=1`: name another one when
-the server has other weights, for texts are kept and taken from the store under this spec. A server that wants a key
-gets `$NLABENCH_HTTP_KEY` (as `Authorization: Bearer` and as `X-SECRET-KEY`).
+`new_tokens=` (by default what the checkpoint's sidecar says, else 200), `in_flight=16` (requests at a time),
+`timeout=120` (seconds), and `version=1`: name another one when the server has other weights, for texts are kept and
+taken from the store under this spec. A server that wants a key gets `$NLABENCH_HTTP_KEY` (as `Authorization: Bearer`
+and as `X-SECRET-KEY`).
 
 A request that meets no server, an overloaded or a broken one is made again, a few times. An item whose request fails
 even so has no text and the reason in its place; the same run, started again, asks for these items once more.
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 from urllib.parse import parse_qsl, urlencode
 
@@ -40,6 +41,9 @@ CLIENT_VERSION = 1
 
 KEY = "NLABENCH_HTTP_KEY"
 
+#: New tokens that a service of bare vectors is asked for at most: the contract's limit.
+LONGEST = 200
+
 USAGE = (
     "Give `http://HOST/generate?checkpoint=AV` for a server with SGLang's route (AV: its folder or hub id), or "
     "`http://HOST/describe` for one like Neuronpedia's"
@@ -53,10 +57,18 @@ class Options(BaseModel):
 
     checkpoint: str | None = None
     temperature: float = Field(0.0, ge=0)
-    new_tokens: int = Field(200, ge=1)
+    new_tokens: int | None = Field(None, ge=1)
     in_flight: int = Field(16, ge=1)
     timeout: float = Field(120.0, gt=0)
     version: str = "1"
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """What a server is asked for: a temperature (0 is greedy), and new tokens at most."""
+
+    temperature: float
+    new_tokens: int
 
 
 class Route(Protocol):
@@ -84,11 +96,11 @@ class GenerateRoute:
     params: str
 
     @classmethod
-    def start(cls, prompt: EmbeddedPrompt, options: Options) -> GenerateRoute:
+    def start(cls, prompt: EmbeddedPrompt, decoding: Decoding) -> GenerateRoute:
         """The route with everything but the vector's row written out."""
         rows = [_show_row(row) for row in prompt.rows]
         params = {
-            "temperature": options.temperature, "max_new_tokens": options.new_tokens, "stop": CLOSING,
+            "temperature": decoding.temperature, "max_new_tokens": decoding.new_tokens, "stop": CLOSING,
             "skip_special_tokens": False,
         }  # fmt: skip
         before = "".join(f"{row}," for row in rows[: prompt.slot])
@@ -113,12 +125,12 @@ class GenerateRoute:
 class DescribeRoute:
     """Neuronpedia's `/describe`. The server's own figures of the reconstruction (mse, cosine) are not taken."""
 
-    options: Options
+    decoding: Decoding
 
     def make_body(self, vector: Tensor) -> bytes:
         return (
-            f'{{"activations":[{_show_row(vector)}],"temperature":{self.options.temperature},'
-            f'"max_new_tokens":{self.options.new_tokens}}}'
+            f'{{"activations":[{_show_row(vector)}],"temperature":{self.decoding.temperature},'
+            f'"max_new_tokens":{self.decoding.new_tokens}}}'
         ).encode()
 
     def read_answer(self, content: Any) -> Verbalization:
@@ -156,7 +168,9 @@ class Served:
 
 def build(study: Study, argument: str) -> Served:
     url, options = read_spec(argument)
-    decoding = {"temperature": options.temperature, "new_tokens": options.new_tokens}
+    prompt = None if options.checkpoint is None else embed_prompt(options.checkpoint)
+    longest = LONGEST if prompt is None else prompt.sidecar.max_new_tokens
+    decoding = Decoding(temperature=options.temperature, new_tokens=options.new_tokens or longest)
     patience = Patience(options.in_flight, options.timeout)
     # Only what decides the texts: a run that is started again with more patience finds those that it has.
     asked = urlencode(options.model_dump(include={"temperature", "new_tokens", "version"}, exclude_defaults=True))
@@ -164,11 +178,10 @@ def build(study: Study, argument: str) -> Served:
         name=url + (f"?{asked}" if asked else ""),
         version=options.version,
         description=f"A verbalizer on a server, asked over HTTP ({httpx2.URL(url).path}).",
-        settings={"client": CLIENT_VERSION, "url": url, "decoding": decoding},
+        settings={"client": CLIENT_VERSION, "url": url, "decoding": asdict(decoding)},
     )
-    if options.checkpoint is None:
-        return Served(card, url, DescribeRoute(options), patience)
-    prompt = embed_prompt(options.checkpoint)
+    if prompt is None:
+        return Served(card, url, DescribeRoute(decoding), patience)
     sidecar = prompt.sidecar
     known = card.model_copy(
         update={
@@ -186,7 +199,7 @@ def build(study: Study, argument: str) -> Served:
             },
         }
     )
-    return Served(known, url, GenerateRoute.start(prompt, options), patience)
+    return Served(known, url, GenerateRoute.start(prompt, decoding), patience)
 
 
 def read_spec(argument: str) -> tuple[str, Options]:

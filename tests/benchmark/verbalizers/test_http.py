@@ -18,6 +18,7 @@ from nlabench.benchmark.errors import BadInput
 from nlabench.benchmark.nla.embedded_prompt import embed_prompt
 from nlabench.benchmark.nla.embedding import read_embeddings
 from nlabench.benchmark.nla.serve import make_app
+from nlabench.benchmark.nla.sidecar import read_sidecar, write_sidecar
 from nlabench.benchmark.posting import Patience
 from nlabench.benchmark.store import Store
 from nlabench.benchmark.verbalizers.base import LONGEST_TEXT, Verbalization
@@ -163,7 +164,13 @@ class TestGenerate:
         assert any(torch.equal(sent[prompt.slot], row) for row in rows)
         assert set(bodies[0]) == {"input_embeds", "sampling_params"}
         params = bodies[0]["sampling_params"]
-        assert (params["temperature"], params["max_new_tokens"]) == (0.0, 200)
+        assert (params["temperature"], params["max_new_tokens"]) == (0.0, 200)  # this sidecar says nothing
+        sidecar = read_sidecar(folder / "av")
+        write_sidecar(sidecar.model_copy(update={"max_new_tokens": 7}), folder / "av")
+        load(f"http:{url}/generate?checkpoint={folder}").verbalize(BATCH)
+        load(f"http:{url}/generate?checkpoint={folder}&new_tokens=9").verbalize(BATCH)
+        limits = [body["sampling_params"]["max_new_tokens"] for body in bodies]
+        assert limits == [200] * len(BATCH) + [7] * len(BATCH) + [9] * len(BATCH)
 
     def test_a_text_that_stopped_at_its_closing_tag_is_not_cut_off(
         self, write_nla: WriteNLA, tmp_path: Path, running: Running
