@@ -26,7 +26,7 @@ from nlabench.benchmark.store import write_atomically
 from nlabench.benchmark.subject import DEFAULT_SUBJECT, Subject, load_subject
 from reference_nla.card import plot_curves, write_card
 from reference_nla.contract import write_half
-from reference_nla.documents import check_no_overlap, load_documents
+from reference_nla.documents import leave_out_pack, leave_out_shared, load_documents
 from reference_nla.examples import READOUTS, Example, Examples, learn_themes, make_examples
 from reference_nla.held_out import evaluate
 from reference_nla.reinforce import Recipe, reinforce, texts_for_critic
@@ -37,7 +37,8 @@ from reference_nla.warm_start import Schedule, train
 LAYER = 19
 SEED, SWAP_SEED = 0, 1
 
-#: Documents that no training sees: figures are over the first, means come from the second.
+#: Documents kept from training: figures are over the first (less those that repeat a training text), means are of the
+#: second.
 HELD_OUT = REFERENCE = 900
 
 STAGES = ("examples", "av", "ar", "ar-swap", "ar-own", "rl", "card")
@@ -151,14 +152,17 @@ def read_examples(out: Path, documents: int) -> None:
     if all((out / name / "examples.jsonl").exists() for name in ("held_out", "reference", "training")):
         return
     found = load_documents(SEED)
-    kept = check_no_overlap(found, load_pack("core"))
+    kept = leave_out_pack(found, load_pack("core"))
     say(f"{len(kept):,} documents; {len(found) - len(kept)} left out that share a run of words with the concept pack")
     subject = load_subject()
     name_theme = learn_themes(kept)
+    training = kept[HELD_OUT + REFERENCE :][:documents]
+    unseen = leave_out_shared(kept[:HELD_OUT], (document.text for document in training))
+    say(f"{HELD_OUT - len(unseen)} of {HELD_OUT} held-out documents left out: they share a run of words with training")
     parts = {
-        "held_out": (kept[:HELD_OUT], 1),
+        "held_out": (unseen, 1),
         "reference": (kept[HELD_OUT : HELD_OUT + REFERENCE], 1),
-        "training": (kept[HELD_OUT + REFERENCE :][:documents], READOUTS),
+        "training": (training, READOUTS),
     }
     for name, (part, readouts) in parts.items():
         if not (out / name / "examples.jsonl").exists():

@@ -35,11 +35,13 @@ It is small, quickly trained and made to be measured: an honest entry to compare
 - **What it was taught to write**: the kind of text, up to three of its words of the highest tf-idf, and the last ten
   tokens up to the readout. Where the set that a document is from names a kind (a review, a message of worry, French),
   the text does.
+- **Mind**: some of these kinds are concepts of nlabench's pack by name (five languages, Python, C and HTML, joy and
+  sadness as "happiness" and "sadness", news). No text of the pack was seen, but these concepts have an easier time.
 
 ## On held-out documents
 
-{n} documents that no training saw, one readout each; 95 % bootstrap intervals over documents. FVE is the contract's
-(`fve_nrm`), its mean taken from {n_reference} other documents.
+{n} documents that share no run of more than 7 words with any training document, one readout each; 95 % bootstrap
+intervals over documents. FVE is the contract's (`fve_nrm`), its mean taken from {n_reference} other documents.
 """
 
 

@@ -1,8 +1,8 @@
 """The documents that the reference NLA learns from: real text of registry packages, loaded at run time, never shipped.
 
 Two packages: `sae-probes` (labelled prose, web pages and code, see nlabench.benchmark.sae_probes) and `django` (its
-translation catalogues: English messages beside their translations). No text of nlabench's concept packs is among them,
-and `check_no_overlap` proves it.
+translation catalogues: English messages beside their translations). No text of nlabench's concept packs is among them:
+`leave_out_pack` sees to it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,12 +112,20 @@ def load_documents(seed: int) -> list[Document]:
     return documents
 
 
-def check_no_overlap(documents: Sequence[Document], pack: ConceptPack) -> list[Document]:
-    """The documents that share no run of more than LONGEST_SHARED_RUN words with a text or description of the pack."""
-    size = LONGEST_SHARED_RUN + 1
+def leave_out_pack(documents: Sequence[Document], pack: ConceptPack) -> list[Document]:
+    """The documents that share no run of words with a text or description of the pack; see `leave_out_shared`."""
     theirs = [text.text for concept in pack.concepts for texts in concept.texts.values() for text in texts]
     theirs += [text.text for texts in pack.neutral.values() for text in texts] + pack.descriptions
-    runs = {run for text in theirs for run in word_runs(text, size)}
+    return leave_out_shared(documents, theirs)
+
+
+def leave_out_shared(documents: Sequence[Document], texts: Iterable[str]) -> list[Document]:
+    """The documents that share no run of more than LONGEST_SHARED_RUN words with any of the texts.
+
+    Texts of registries repeat: one story under several questions, one licence over many files.
+    """
+    size = LONGEST_SHARED_RUN + 1
+    runs = {run for text in texts for run in word_runs(text, size)}
     return [document for document in documents if runs.isdisjoint(word_runs(document.text, size))]
 
 

@@ -11,7 +11,14 @@ from nlabench.benchmark.concepts import load_pack
 from nlabench.benchmark.nla.checkpoint import REFERENCE_FOLDER
 from nlabench.benchmark.subject import Subject, load_subject
 from reference_nla import reinforce, warm_start
-from reference_nla.documents import LONGEST_SHARED_RUN, Document, check_no_overlap, load_documents, word_runs
+from reference_nla.documents import (
+    LONGEST_SHARED_RUN,
+    Document,
+    leave_out_pack,
+    leave_out_shared,
+    load_documents,
+    word_runs,
+)
 from reference_nla.examples import Example, Examples, choose_positions, learn_themes
 from reference_nla.held_out import bootstrap_ratio
 from reference_nla.reinforce import Recipe, advantages_in_groups, between_tags, sample_texts
@@ -72,15 +79,17 @@ def test_a_document_that_quotes_the_pack_is_left_out() -> None:
     quoted = pack.concepts[0].texts["natural"][0].text
     fresh = Document("mine", "Text", "Seventeen clerks compared the ledgers twice before anyone thought of asking why.")
     documents = [Document("mine", "Text", f"He wrote: {quoted.upper()} And then he left."), fresh]
-    assert check_no_overlap(documents, pack) == [fresh]
+    assert leave_out_pack(documents, pack) == [fresh]
+    assert leave_out_shared(documents, [fresh.text.upper() + " And more."]) == documents[:1]
 
 
 @pytest.mark.slow
 def test_no_text_of_the_training_set_shares_a_run_of_words_with_the_pack() -> None:
     pack = load_pack()
-    documents = check_no_overlap(load_documents(0), pack)
+    documents = leave_out_pack(load_documents(0), pack)
     assert len(documents) > 20_000
     texts = [text.text for concept in pack.concepts for texts in concept.texts.values() for text in texts]
+    texts += [text.text for texts in pack.neutral.values() for text in texts] + pack.descriptions
     runs = {run for text in texts for run in word_runs(text, LONGEST_SHARED_RUN + 1)}
     everything = {run for document in documents for run in word_runs(document.text, LONGEST_SHARED_RUN + 1)}
     assert not runs & everything
