@@ -14,7 +14,7 @@ from .store import content_key
 Arm = Literal["natural", "steered", "permuted", "random", "graft", "graft_concept", "neutral", "gaussian"]
 Injection = Literal["none", "readout", "upstream"]
 Level = Literal["grid", "matched", "full"]
-PositionKind = Literal["function", "final"]
+PositionKind = Literal["function", "final", "mid"]
 
 #: Arms whose items carry no concept; all concepts share them.
 CONCEPT_FREE: frozenset[Arm] = frozenset({"permuted", "random", "graft", "neutral", "gaussian"})
@@ -31,7 +31,11 @@ class Site:
 
 @dataclass(frozen=True)
 class Readout:
-    """One position of one text of a pack. `index` counts the text's own tokens, the preamble's excluded."""
+    """One position of one text of a pack. `index` counts the text's own tokens, the preamble's excluded.
+
+    kind: a function word (`function`), the last token (`final`), or a function word with enough of the text to follow
+    that what the subject makes of the rest can be measured (`mid`).
+    """
 
     text_id: str
     index: int

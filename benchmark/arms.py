@@ -10,39 +10,50 @@ from collections.abc import Sequence
 from typing import Literal
 
 from .activations import Arm, Injection, ItemSpec, PositionKind, Readout
+from .concepts import Concept
 from .study import CONTROL_DRAWS, Study, matched_r
 
 
-def token_matched_pairs(study: Study) -> list[tuple[str, Readout, Readout]]:
+def token_matched_pairs(study: Study, kind: PositionKind = "function") -> list[tuple[str, Readout, Readout]]:
     """(concept, natural readout, neutral readout of the *same word*), for every natural text of the suite.
 
-    Readout prompts are used evenly. A natural text none of whose late function words occurs in a readout prompt is
-    paired with its nearest kin: the least used prompt (this cannot happen with the built-in pack).
+    kind: `function`, late in the text, or `mid`. Readout prompts are used evenly. A natural text none of whose function
+    words occurs in a readout prompt is paired with its nearest kin: the least used prompt (this cannot happen with the
+    built-in pack).
     """
     partners: dict[str, list[Readout]] = {}
     for prompt in study.readout_prompts:
-        for readout in prompt.function:
+        for readout in prompt.mid if kind == "mid" else prompt.function:
             partners.setdefault(readout.word, []).append(readout)
     every = [readout for readouts in partners.values() for readout in readouts]
     used: Counter[str] = Counter()
     pairs = []
     for concept in study.pack.concepts:
         here: Counter[str] = Counter()  # a concept's pairs spread over the prompts
-        for text in concept.texts["natural"][: study.suite.natural_per_concept]:
+        for natural_readouts in _natural_readouts(study, concept, kind):
             # (used by this concept, used by all, position, …): the least used prompt, and the latest word
             candidates = [
                 (here[p.text_id], used[p.text_id], -natural.index, p.text_id, p.index, natural, p)
-                for natural in study.late_readouts(text.id)
+                for natural in natural_readouts
                 for p in partners.get(natural.word, [])
             ]
             if not candidates:
-                last = study.late_readouts(text.id)[-1]
+                last = natural_readouts[-1]
                 candidates = [(here[p.text_id], used[p.text_id], 0, p.text_id, p.index, last, p) for p in every]
             *_, natural, partner = min(candidates, key=lambda c: c[:5])
             used[partner.text_id] += 1
             here[partner.text_id] += 1
             pairs.append((concept.name, natural, partner))
     return pairs
+
+
+def _natural_readouts(study: Study, concept: Concept, kind: PositionKind) -> Sequence[Sequence[Readout]]:
+    """Per natural text of a concept, the readouts of a kind that one is chosen from."""
+    texts = concept.texts["natural"]
+    if kind == "mid":
+        long = [study.texts[text.id].mid for text in texts]
+        return [readouts for readouts in long if readouts][: study.suite.mid_per_concept]
+    return [study.late_readouts(text.id) for text in texts[: study.suite.natural_per_concept]]
 
 
 def crossing(study: Study) -> list[tuple[str, Readout]]:
@@ -67,8 +78,8 @@ def grid_readouts(study: Study) -> list[Readout]:
 
 def natural_items(study: Study, kind: PositionKind) -> list[ItemSpec]:
     """The natural arm at one kind of position."""
-    if kind == "function":
-        return [ItemSpec("natural", natural, concept=c) for c, natural, _ in token_matched_pairs(study)]
+    if kind != "final":
+        return [ItemSpec("natural", natural, concept=c) for c, natural, _ in token_matched_pairs(study, kind)]
     return [
         ItemSpec("natural", study.texts[text.id].final, concept=concept.name)
         for concept in study.pack.concepts
@@ -81,7 +92,8 @@ def matched_items(study: Study, injection: Injection, kind: PositionKind) -> lis
 
     Concepts without a matched strength have none; `Study.exclusion` says why.
     """
-    if (injection, kind) not in study.matched:
+    end: PositionKind = "final" if kind == "final" else "function"
+    if (injection, end) not in study.matched:
         return []
     if kind == "final":
         prompts = study.readout_prompts
@@ -90,7 +102,7 @@ def matched_items(study: Study, injection: Injection, kind: PositionKind) -> lis
             for i, item in enumerate(natural_items(study, "final"))
         ]
     else:
-        pairs = token_matched_pairs(study)
+        pairs = token_matched_pairs(study, kind)
     if injection == "upstream":
         taken: Counter[str] = Counter()
         kept = []
@@ -101,7 +113,7 @@ def matched_items(study: Study, injection: Injection, kind: PositionKind) -> lis
         pairs = kept
     items = []
     for concept, natural, partner in pairs:
-        r = matched_r(study, concept, injection, kind)
+        r = matched_r(study, concept, injection, end)
         if r is not None:
             items.append(ItemSpec("steered", partner, injection, concept, round(r, 6), "matched", pair=natural))
     return items
@@ -152,6 +164,21 @@ def neutral_items(study: Study, kind: PositionKind) -> list[ItemSpec]:
     if kind == "final":
         return [ItemSpec("neutral", prompt.final) for prompt in study.readout_prompts]
     return [ItemSpec("neutral", readout) for readout in grid_readouts(study)]
+
+
+def mid_items(study: Study) -> list[ItemSpec]:
+    """Readouts with text to follow: natural, steered at matched evidence and beyond, and their controls."""
+    pairs = token_matched_pairs(study, "mid")
+    strengths = study.suite.mid_strengths
+    prompts = list(dict.fromkeys(partner for _, _, partner in pairs))
+    items = natural_items(study, "mid") + matched_items(study, "readout", "mid")
+    items += [ItemSpec("steered", partner, "readout", c, r) for c, _, partner in pairs for r in strengths]
+    items += [
+        ItemSpec("permuted", readout, "readout", None, r, draw=number % CONTROL_DRAWS)
+        for number, readout in enumerate(prompts)
+        for r in strengths
+    ]
+    return items + [ItemSpec("neutral", readout) for readout in prompts]
 
 
 def gaussian_items(study: Study) -> list[ItemSpec]:

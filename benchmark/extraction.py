@@ -6,8 +6,10 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .activations import ItemSpec, Readout, check_vectors
@@ -23,10 +25,16 @@ EXTRACTION_VERSION = 1
 
 @dataclass(frozen=True)
 class Activations:
-    """The items of a run: vectors [n_items, d_model] (float32) and their sealed labels, in the same order."""
+    """The items of a run: vectors [n_items, d_model] (float32), their sealed labels and their specs, in one order."""
 
     vectors: Tensor
     labels: pd.DataFrame
+    specs: tuple[ItemSpec, ...] = ()
+
+    def select(self, rows: NDArray[np.int64]) -> Activations:
+        """Some of the items, in the order of their row numbers."""
+        specs = tuple(self.specs[row] for row in rows)
+        return Activations(self.vectors[rows], self.labels.iloc[rows].reset_index(drop=True), specs)
 
 
 def make_activations(study: Study, specs: Iterable[ItemSpec], engine: Engine) -> Activations:
@@ -43,11 +51,11 @@ def make_activations(study: Study, specs: Iterable[ItemSpec], engine: Engine) ->
         [moved[spec] if spec.injection == "upstream" else _make_at_readout(study, spec) for spec in ordered]
     )
     check_vectors(vectors, f"subject {study.subject.name!r}")
-    return Activations(vectors, _label(study, sorted(ids), ordered, vectors))
+    return Activations(vectors, _label(study, sorted(ids), ordered, vectors), tuple(ordered))
 
 
 def _make_at_readout(study: Study, spec: ItemSpec) -> Tensor:
-    state = study.readings.at[spec.readout]
+    state = study.state(spec.readout)
     if spec.arm in ("natural", "neutral"):
         return state
     if spec.arm == "gaussian":
@@ -55,7 +63,7 @@ def _make_at_readout(study: Study, spec: ItemSpec) -> Tensor:
         noise = torch.randn(state.shape, generator=generator)
         return torch.mul(unit(noise), state.norm())
     if spec.level == "full":
-        return study.readings.at[_paired(spec)]
+        return study.state(_paired(spec))
     return add_at_readout(state[None], readout_direction(study, spec)[None], spec.r)[0]
 
 
@@ -68,7 +76,7 @@ def readout_direction(study: Study, spec: ItemSpec) -> Tensor:
     if spec.arm == "random":
         return study.random[spec.draw]
     target = _paired(spec) if spec.arm == "graft_concept" else _graft_partner(study, spec)
-    return unit(study.readings.at[target] - study.readings.at[spec.readout])
+    return unit(study.state(target) - study.state(spec.readout))
 
 
 def _paired(spec: ItemSpec) -> Readout:
@@ -147,7 +155,7 @@ def _label(study: Study, ids: Sequence[str], specs: Sequence[ItemSpec], vectors:
     low, high = study.norm_bounds()
     rows = []
     for item_id, spec, vector in zip(ids, specs, vectors, strict=True):
-        origin = study.readings.at[spec.readout]
+        origin = study.state(spec.readout)
         shift = vector - origin
         cosine = float(torch.cosine_similarity(vector, origin, dim=0).clamp(-1, 1))
         unsteered = float(origin.norm())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -32,19 +32,24 @@ class Panel:
     families: list[str]
     excluded: Mapping[str, Mapping[str, str]]
     weights: Weights
+    #: What the task at hand measured itself, in the items' order: {verbalizer: {column: [n_items, ...]}}.
+    measured: Mapping[str, Mapping[str, NDArray[np.float64]]] = field(default_factory=dict)
 
-    def rows(self, *, concepts: Sequence[str] | None = None, **conditions: Any) -> Rows:
-        """Row numbers of the items whose columns equal the conditions (and whose concept is among `concepts`)."""
-        keep = np.ones(len(self.items), dtype=bool)
+    def rows(self, *, kind: str = "function", concepts: Sequence[str] | None = None, **conditions: Any) -> Rows:
+        """Row numbers of the items of one kind of position whose columns equal the conditions.
+
+        concepts: those that an item's concept is among.
+        """
+        keep = (self.items["kind"] == kind).to_numpy()
         for column, value in conditions.items():
-            keep &= (self.items[column] == value).to_numpy()
+            keep = keep & (self.items[column] == value).to_numpy()
         if concepts is not None:
-            keep &= self.items["concept"].isin(list(concepts)).to_numpy()
+            keep = keep & self.items["concept"].isin(list(concepts)).to_numpy()
         return np.flatnonzero(keep)
 
-    def strengths(self, arm: str, injection: str) -> list[float]:
+    def strengths(self, arm: str, injection: str, kind: str = "function") -> list[float]:
         """The grid of r that an arm was made at."""
-        rows = self.rows(arm=arm, injection=injection, level="grid")
+        rows = self.rows(arm=arm, injection=injection, level="grid", kind=kind)
         return sorted(self.items["r"].iloc[rows].unique().tolist())
 
     def included(self, injection: str, kind: str) -> list[str]:

@@ -8,7 +8,7 @@ NLAs were trained.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -29,6 +29,9 @@ FUNCTION_WORDS = frozenset({"the", "and", "of", "in", "with", "from", "to", "for
 #: A function word is read past the text's third token, so that there is something to know.
 FIRST_FUNCTION_INDEX = 3
 
+#: Tokens that follow a readout of the kind `mid`, at the least.
+FOLLOWING_TOKENS = 8
+
 TOKENS_PER_BATCH = 1536  # tokens, padding included, in one forward: keeps the peak of memory low and the cores busy
 
 
@@ -44,6 +47,12 @@ class TokenizedText:
     @property
     def readouts(self) -> tuple[Readout, ...]:
         return (*self.function, self.final)
+
+    @property
+    def mid(self) -> tuple[Readout, ...]:
+        """The function words that at least FOLLOWING_TOKENS tokens follow."""
+        early = (r for r in self.function if len(self.ids) - 1 - r.index >= FOLLOWING_TOKENS)
+        return tuple(replace(readout, kind="mid") for readout in early)
 
 
 def tokenize(subject: Subject, texts: Sequence[Text]) -> list[TokenizedText]:

@@ -7,7 +7,7 @@ import platform
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,41 +20,62 @@ from .behaviour import FALSE_DISCOVERY_RATE, LEAST_DISTINCT_2, MOST_LOSS, NEW_TO
 from .extraction import Activations
 from .records import ArmRecord, ConceptRecord, Provenance, ScorerRecord, VerbalizerRecord, finite
 from .roster import PERMUTED, Roster
+from .scored import Scored
 from .scoring.base import Standardized
 from .scoring.validation import ScorerValidity
 from .store import array_fingerprint
 from .study import Study
 from .task import Task
-from .verbalizing import Verbalized, verbalizer_fingerprint
+from .transcript import OF_VECTORS, Transcript
+from .verbalizers.asking import QUESTION, Asked
+from .verbalizing import verbalizer_fingerprint
 
 
-def tabulate_items(
-    activations: Activations,
-    texts: Mapping[str, Verbalized],
-    scores: np.ndarray[Any, np.dtype[np.float64]],
-    scorer_names: Sequence[str],
-) -> pd.DataFrame:
+def tabulate_items(transcript: Transcript, scored: Scored) -> pd.DataFrame:
+    """One row per item and verbalizer: its label, text, score rows, and what tasks measured (`task.column`).
+
+    Where a task asked a question of its own, those answers are rows too; `question` tells them from the others.
+    """
     tables = []
-    for number, (name, verbalized) in enumerate(texts.items()):
-        table = activations.labels.assign(
-            verbalizer=name,
-            text=[v.text for v in verbalized.texts],
-            logprob=[v.logprob for v in verbalized.texts],
-            error=[v.error for v in verbalized.texts],
-        )
-        if any(v.samples for v in verbalized.texts):
-            table["samples"] = [list(v.samples) for v in verbalized.texts]
-        for scorer, rows in zip(scorer_names, scores[number], strict=True):
-            table[f"score_{scorer}"] = list(rows.astype(np.float32))
-        tables.append(table)
+    for question, by_name in scored.scores.items():
+        asked = transcript.asked(question)
+        for name, rows in by_name.items():
+            table = _tabulate(asked, name, rows, scored.scorer_names)
+            table["question"] = question if isinstance(transcript.roster.verbalizers.get(name), Asked) else None
+            if question == QUESTION:
+                for task, measured in scored.measured.items():
+                    for column, values in {**measured.get(OF_VECTORS, {}), **measured.get(name, {})}.items():
+                        table[f"{task}.{column}"] = list(values.astype(np.float32)) if values.ndim > 1 else values
+                tables.append(table)
+            else:
+                tables.append(table[table["text"] != ""])
     joined = pd.concat(tables, ignore_index=True)
     return joined.astype({"logprob": "float64", "error": "object"})
 
 
-def record_verbalizer(
-    name: str, roster: Roster, verbalized: Verbalized, study: Study, activations: Activations
-) -> VerbalizerRecord:
-    card = roster.verbalizers[name].card if name in roster.verbalizers else roster.permuted[name][0]
+def _tabulate(
+    transcript: Transcript, name: str, scores: np.ndarray[Any, np.dtype[np.float64]], scorer_names: Sequence[str]
+) -> pd.DataFrame:
+    texts = transcript.verbalized[name].texts
+    table = transcript.activations.labels.assign(
+        verbalizer=name,
+        text=[v.text for v in texts],
+        logprob=[v.logprob for v in texts],
+        error=[v.error for v in texts],
+    )
+    if any(v.samples for v in texts):
+        table["samples"] = [list(v.samples) for v in texts]
+    for scorer, rows in zip(scorer_names, scores, strict=True):
+        table[f"score_{scorer}"] = list(rows.astype(np.float32))
+    return table
+
+
+def record_verbalizer(name: str, transcript: Transcript, tasks: Sequence[Task]) -> VerbalizerRecord:
+    """How a verbalizer did as a program."""
+    roster, verbalized = transcript.roster, transcript.verbalized[name]
+    study, activations = transcript.study, transcript.activations
+    verbalizer = roster.verbalizers.get(name)
+    card = verbalizer.card if verbalizer is not None else roster.permuted[name][0]
     fingerprint = _fingerprint_of(name, roster)
     errors = [text.error for text in verbalized.texts if text.error is not None]
     warnings = []
@@ -81,7 +102,15 @@ def record_verbalizer(
         rerun_checked=checked,
         rerun_agreed=agreed,
         warnings=warnings,
+        questions=_record_questions(verbalizer, tasks),
     )
+
+
+def _record_questions(verbalizer: Any, tasks: Sequence[Task]) -> dict[str, str]:
+    """What each task asked of a verbalizer that answers questions."""
+    if not isinstance(verbalizer, Asked):
+        return {}
+    return {task.name: verbalizer.question if verbalizer.fixed else task.asks for task in tasks}
 
 
 def _fingerprint_of(name: str, roster: Roster) -> str:

@@ -123,6 +123,8 @@ class VerbalizerRecord(_Record):
     rerun_checked: int | None
     rerun_agreed: int | None
     warnings: list[str] = []
+    #: Of a verbalizer that answers questions: what each task asked.
+    questions: dict[str, str] = {}
 
 
 class ArmRecord(_Record):

@@ -17,11 +17,16 @@ from .verbalizers.registry import load_verbalizer
 #: What `run` feeds when no verbalizer is named, the reference NLA at its own subject and site only.
 BUILT_IN = ("nla:reference", "nearest-text", "logit-lens", "patchscope", "prompt-reader")
 
-#: What runs beside any verbalizer: the floor, the ceiling and the reader of one word.
-ALWAYS = ("constant", "probe-ceiling", "last-token")
+#: What runs beside any verbalizer: the floor and the ceiling. The suite names readers of text beside them.
+ALWAYS = ("constant", "probe-ceiling")
 
 #: Built-in verbalizers that have no vector-blind texts worth wrapping in floors of their own.
-WITHOUT_FLOORS = frozenset({"constant", "probe-ceiling", "nearest-text", "logit-lens", "last-token", "prompt-reader"})
+WITHOUT_FLOORS = frozenset(
+    {
+        "constant", "probe-ceiling", "nearest-text", "logit-lens", "last-token", "last-four", "prompt-retrieval",
+        "prompt-reader",
+    }
+)  # fmt: skip
 
 #: Built-in verbalizers that write no token by token: they cost next to nothing.
 QUICK = WITHOUT_FLOORS - {"prompt-reader"}
@@ -41,10 +46,13 @@ class Roster:
         return [*self.verbalizers, *self.permuted]
 
 
-def roster_names(asked: Sequence[str | Any], site: Site) -> list[str | Any]:
-    """The verbalizers to load for what was asked: built-in ones are wrapped by name, nothing twice."""
+def roster_names(asked: Sequence[str | Any], site: Site, readers: Sequence[str]) -> list[str | Any]:
+    """The verbalizers to load for what was asked: built-in ones are wrapped by name, nothing twice.
+
+    readers: those that the suite runs beside every verbalizer.
+    """
     wanted = list(asked) or [name for name in BUILT_IN if name != "nla:reference" or reference_fits(site)]
-    return [*[name for name in ALWAYS if name not in wanted], *wanted]
+    return [*[name for name in (*ALWAYS, *readers) if name not in wanted], *wanted]
 
 
 def reference_fits(site: Site) -> bool:
@@ -68,7 +76,7 @@ def load_roster(asked: Sequence[str | Any], study: Study) -> Roster:
             raise BadInput(f"Two verbalizers are named {name!r}. Give each card a name of its own.")
         verbalizers[name] = found
 
-    for spec in roster_names(asked, study.site):
+    for spec in roster_names(asked, study.site, study.suite.readers):
         if isinstance(spec, str) and spec.partition(":")[0] == PERMUTED:
             continue  # comes with the verbalizer whose texts it permutes
         found = load_verbalizer(spec, study)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from .behaviour import run_gate
 from .concepts import ConceptPack, load_pack
 from .engine import Engine, LocalEngine, Report
 from .extraction import Activations, make_activations
-from .panel import Panel
 from .planning import Plan, make_plan, plan_items
 from .recording import (
     record_arms,
@@ -27,26 +26,21 @@ from .recording import (
     record_verbalizer,
     tabulate_items,
 )
-from .records import (
-    GateRow,
-    MetricRow,
-    Result,
-    finite,
-    write_result,
-)
+from .records import GateRow, Result, finite, write_result
 from .roster import QUICK, WITHOUT_FLOORS, Roster, load_roster, roster_names
-from .scoring.base import DEFAULT_SCORERS, Standardized, load_scorers, score_unique
-from .scoring.validation import ScorerValidity, agreement, validate_scorer
-from .statistics import resample
+from .scored import RESAMPLES, score_transcript
+from .scoring.base import DEFAULT_SCORERS, load_scorers
+from .scoring.validation import validate_scorer
 from .store import Store, write_atomically
 from .study import Study, complete_study, sketch_study
 from .subject import DEFAULT_SUBJECT, load_subject
 from .suites import Suite, load_suite
 from .task import Task, load_tasks
+from .transcript import Transcript, load_evaluator
+from .verbalizers.asking import QUESTION, Asked
+from .verbalizers.base import Verbalization
 from .verbalizers.registry import find_verbalizer
 from .verbalizing import Verbalized, permute_texts, verbalize_items
-
-RESAMPLES = 10_000
 
 
 @dataclass(frozen=True)
@@ -63,6 +57,7 @@ class RunSettings:
     device: str = "auto"
     trust_remote_code: bool = False
     scorers: tuple[str, ...] = DEFAULT_SCORERS
+    evaluator: str | None = None
 
     def given(self) -> dict[str, Any]:
         """The settings that were given, and not left at their defaults."""
@@ -141,7 +136,7 @@ def run(
 
 def plan_run(bench: Bench, verbalizers: Sequence[str | Any]) -> Plan:
     """What a run will make and how long it will take; those that are not known to be quick count as generating."""
-    names = roster_names(verbalizers, bench.sketch.site)
+    names = roster_names(verbalizers, bench.sketch.site, bench.suite.readers)
     generating = sum(not (isinstance(name, str) and (name in QUICK or name == "prompt-reader")) for name in names)
     floors = 2 * sum(not (isinstance(name, str) and name in WITHOUT_FLOORS) for name in names)
     reads = "prompt-reader" in names
@@ -150,12 +145,36 @@ def plan_run(bench: Bench, verbalizers: Sequence[str | Any]) -> Plan:
 
 def complete_run(bench: Bench, study: Study, activations: Activations, roster: Roster, out: Path) -> Result:
     """Gate, verbalize, score and write: everything after the activations are made."""
+    evaluator = load_evaluator(bench.settings.evaluator, study) if bench.settings.evaluator else None
     scorers = load_scorers(study.pack, bench.settings.scorers)
     validity = [validate_scorer(scorer, study.pack) for scorer in scorers]
     ranking = next((s for s, v in zip(scorers, validity, strict=True) if v.passes), scorers[0])
     gate = run_gate(study, ranking, bench.engine)
-    texts = feed(roster, activations, study, bench.engine)
-    result, items = score_texts(bench, study, activations, roster, texts, scorers, validity, gate)
+    transcript = Transcript(
+        study=study,
+        activations=activations,
+        roster=roster,
+        verbalized=feed(roster, activations, study, bench.engine),
+        answers=ask_questions(roster, activations, study, bench.tasks, bench.engine),
+        engine=bench.engine,
+        evaluator=evaluator,
+    )
+    scored = score_transcript(transcript, bench.tasks, scorers)
+    outliers = activations.labels[activations.labels["outlier"]]
+    result = Result(
+        provenance=record_provenance(study, activations, bench.tasks, bench.settings.given(), bench.started, RESAMPLES),
+        findings=[],
+        scorers=[record_scorer(s, v) for s, v in zip(scorers, validity, strict=True)],
+        scorer_agreement=[(a, b, value) for (a, b), value in scored.agreement.items()],
+        verbalizers={name: record_verbalizer(name, transcript, bench.tasks) for name in transcript.verbalized},
+        concepts=[record_concept(study, name) for name in study.pack.names],
+        gate=[GateRow(**{**row, "loss": finite(row["loss"])}) for row in gate.to_dict("records")],
+        arms=record_arms(activations.labels),
+        excluded_items={str(arm): int(n) for arm, n in outliers.groupby("arm").size().items()},
+        metrics=scored.metrics,
+    )
+    result = result.model_copy(update={"findings": findings.find(result)})
+    items = tabulate_items(transcript, scored)
     write_run(out, result, items)
     return result
 
@@ -171,76 +190,26 @@ def feed(roster: Roster, activations: Activations, study: Study, engine: Engine)
     return texts
 
 
-def score_texts(
-    bench: Bench,
-    study: Study,
-    activations: Activations,
-    roster: Roster,
-    texts: Mapping[str, Verbalized],
-    scorers: Sequence[Standardized],
-    validity: Sequence[ScorerValidity],
-    gate: pd.DataFrame,
-) -> tuple[Result, pd.DataFrame]:
-    """The result of a run, and its items (labels, texts and score rows) as one table."""
-    names = list(texts)
-    flat = [v.text for name in names for v in texts[name].texts]
-    scores = score_unique(scorers, flat)  # [n_scorers, n_verbalizers * n_items, n_concepts]
-    distinct = sorted({text: i for i, text in enumerate(flat)}.values())
-    scorer_names = [scorer.name for scorer in scorers]
-    shaped = scores.reshape(len(scorers), len(names), len(activations.labels), -1).transpose(1, 0, 2, 3)
-    panel = make_panel(study, activations, roster, texts, shaped, scorer_names)
-    metrics: list[MetricRow] = [row for task in bench.tasks for row in task.score(panel)]
-    outliers = activations.labels[activations.labels["outlier"]]
-    result = Result(
-        provenance=record_provenance(study, activations, bench.tasks, bench.settings.given(), bench.started, RESAMPLES),
-        findings=[],
-        scorers=[record_scorer(s, v) for s, v in zip(scorers, validity, strict=True)],
-        scorer_agreement=[(a, b, value) for (a, b), value in agreement(scorer_names, scores[:, distinct]).items()],
-        verbalizers={name: record_verbalizer(name, roster, texts[name], study, activations) for name in names},
-        concepts=[record_concept(study, name) for name in study.pack.names],
-        gate=[GateRow(**{**row, "loss": finite(row["loss"])}) for row in gate.to_dict("records")],
-        arms=record_arms(activations.labels),
-        excluded_items={str(arm): int(n) for arm, n in outliers.groupby("arm").size().items()},
-        metrics=metrics,
-    )
-    result = result.model_copy(update={"findings": findings.find(result)})
-    return result, tabulate_items(activations, texts, shaped, scorer_names)
+def ask_questions(
+    roster: Roster, activations: Activations, study: Study, tasks: Sequence[Task], engine: Engine
+) -> dict[str, dict[str, Verbalized]]:
+    """What verbalizers that answer questions say to what single tasks ask of those tasks' items: by question and name.
 
-
-def make_panel(
-    study: Study,
-    activations: Activations,
-    roster: Roster,
-    texts: Mapping[str, Verbalized],
-    scores: np.ndarray[Any, np.dtype[np.float64]],
-    scorer_names: Sequence[str],
-) -> Panel:
-    """The panel of a run. scores: [n_verbalizers, n_scorers, n_items, n_concepts]; outliers are taken out here."""
-    items = activations.labels.copy()
-    numbers = {name: i for i, name in enumerate(study.pack.names)}
-    readout = {prompt.text.id: i for i, prompt in enumerate(study.readout_prompts)}
-    natural = {text: i for i, text in enumerate(sorted(items.loc[items["arm"] == "natural", "prompt"].unique()))}
-    items["concept_number"] = items["concept"].map(numbers)
-    items["prompt_number"] = items["prompt"].map({**natural, **readout})
-    kept = np.flatnonzero(~items["outlier"].to_numpy())
-    names = list(texts)
-    roles = {name: v.card.role for name, v in roster.verbalizers.items()} | {
-        name: card.role for name, (card, _) in roster.permuted.items()
-    }
-    return Panel(
-        items=items.iloc[kept].reset_index(drop=True),
-        scores=scores.reshape(-1, *scores.shape[2:])[:, kept],
-        sets=[(name, scorer) for name in names for scorer in scorer_names],
-        texts={name: [texts[name].texts[i].text for i in kept] for name in names},
-        roles=roles,
-        concepts=study.pack.names,
-        families=study.pack.families,
-        excluded={
-            f"{injection}/{kind}": {name: study.exclusion(name, injection, kind) for name in study.pack.names}
-            for injection, kind in study.matched
-        },
-        weights=resample(len(study.pack.names), len(study.readout_prompts), RESAMPLES, study.suite.seed),
-    )
+    An item that no task with the question needs has an empty text, which no task scores.
+    """
+    answerers = {name: v for name, v in roster.verbalizers.items() if isinstance(v, Asked) and not v.fixed}
+    answers: dict[str, dict[str, Verbalized]] = {}
+    for question in dict.fromkeys(task.asks for task in tasks if answerers and task.asks != QUESTION):
+        specs = [spec for task in tasks if task.asks == question for spec in task.items(study)]
+        needed = {spec.item_id(study.suite.seed) for spec in specs}
+        rows = np.flatnonzero(activations.labels["item_id"].isin(needed).to_numpy())
+        for name, verbalizer in answerers.items():
+            part = verbalize_items(verbalizer.ask(question), activations.select(rows), study, engine)
+            texts = [Verbalization("")] * len(activations.labels)
+            for row, text in zip(rows, part.texts, strict=True):
+                texts[row] = text
+            answers.setdefault(question, {})[name] = replace(part, texts=texts)
+    return answers
 
 
 def write_run(folder: Path, result: Result, items: pd.DataFrame) -> None:

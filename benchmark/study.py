@@ -93,6 +93,10 @@ class Study:
             "preamble": self.preamble.ids,
         }  # fmt: skip
 
+    def state(self, readout: Readout) -> Tensor:
+        """The state [d_model] at a readout. One of the kind `mid` is a function word's, read once."""
+        return self.readings.at[replace(readout, kind="function") if readout.kind == "mid" else readout]
+
     def late_readouts(self, text_id: str) -> list[Readout]:
         """Function words in the second half of a text (all of them where it has none there): the concept has been
         expressed by then."""

@@ -19,6 +19,9 @@ class Suite(BaseModel):
     name: str
     version: str = "1"
     tasks: tuple[str, ...] = ("concept_identification", "dose_response", "confabulation")
+    readers: tuple[str, ...] = Field(
+        default=("last-token",), description="readers of text that run beside every verbalizer"
+    )
     n_concepts: int = Field(ge=2, description="concepts taken from the pack, the families in turn")
     natural_per_concept: int = Field(ge=1, description="natural texts read at a function word, per concept")
     final_per_concept: int = Field(ge=0, description="natural texts read at their last token, per concept")
@@ -27,6 +30,8 @@ class Suite(BaseModel):
     strengths: tuple[float, ...] = Field(min_length=2, description="the grid of r, without 0 (that is the neutral arm)")
     upstream_strengths: tuple[float, ...] = Field(description="the grid of r for upstream injection; may be empty")
     upstream_pairs_per_concept: int = Field(ge=0, description="token-matched pairs with an upstream steered item")
+    mid_per_concept: int = Field(ge=0, description="natural texts read with text to follow, per concept")
+    mid_strengths: tuple[float, ...] = Field(description="strengths of steered items with text to follow; may be empty")
     gaussian_items: int = Field(ge=0)
     gate_requests: int = Field(ge=2, le=8, description="chat requests of the behaviour gate")
     gate_strengths: tuple[float, ...] = Field(min_length=1)
@@ -35,7 +40,7 @@ class Suite(BaseModel):
     contrast: Contrast = "rest"
     seed: int = Field(default=0, ge=0)
 
-    @field_validator("strengths", "upstream_strengths", "gate_strengths")
+    @field_validator("strengths", "upstream_strengths", "mid_strengths", "gate_strengths")
     @classmethod
     def _rising(cls, strengths: tuple[float, ...]) -> tuple[float, ...]:
         if any(r <= 0 for r in strengths) or sorted(set(strengths)) != list(strengths):
@@ -53,6 +58,8 @@ QUICK = Suite(
     strengths=(0.1, 0.3, 0.5, 1.0, 2.0),
     upstream_strengths=(0.3, 1.0),
     upstream_pairs_per_concept=2,
+    mid_per_concept=0,
+    mid_strengths=(),
     gaussian_items=12,
     gate_requests=6,
     gate_strengths=(0.1, 0.3, 0.5, 1.0),
@@ -61,6 +68,8 @@ QUICK = Suite(
 
 STANDARD = Suite(
     name="standard",
+    version="2",
+    readers=("last-token", "last-four", "prompt-retrieval", "prompt-reader"),
     n_concepts=52,
     natural_per_concept=8,
     final_per_concept=4,
@@ -69,6 +78,8 @@ STANDARD = Suite(
     strengths=(0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0),
     upstream_strengths=(0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0),
     upstream_pairs_per_concept=4,
+    mid_per_concept=4,
+    mid_strengths=(0.3, 1.0),
     gaussian_items=48,
     gate_requests=8,
     gate_strengths=(0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0),

@@ -12,6 +12,7 @@ from .errors import BadInput
 from .panel import Panel
 from .records import MetricRow
 from .study import Study
+from .transcript import Measured, Transcript
 
 ENTRY_POINTS = "nlabench.tasks"
 
@@ -20,7 +21,8 @@ ENTRY_POINTS = "nlabench.tasks"
 class Task(Protocol):
     """One question about a verbalizer. A task is one file in `tasks/` with `TASK = …`, or an entry point.
 
-    name, version (bump it when its numbers change: versions are never compared), question (one sentence).
+    name, version (bump it when its numbers change: versions are never compared), question (one sentence), and what it
+    asks of verbalizers that answer questions (`QUESTION` where it needs nothing else).
     """
 
     @property
@@ -32,12 +34,24 @@ class Task(Protocol):
     @property
     def question(self) -> str: ...
 
+    @property
+    def asks(self) -> str: ...
+
     def items(self, study: Study) -> list[ItemSpec]:
         """The items that the task needs. Tasks that ask for the same item share it."""
         ...
 
     def score(self, panel: Panel) -> list[MetricRow]:
         """Every metric with its interval, for every verbalizer and scorer of the panel."""
+        ...
+
+
+@runtime_checkable
+class MeasuringTask(Task, Protocol):
+    """A task that needs more of the texts than their scores: what it measures is in the panel that it scores."""
+
+    def measure(self, transcript: Transcript) -> Measured:
+        """Numbers per item (see `Measured`). Long work goes through the transcript's engine, so that it resumes."""
         ...
 
 

@@ -19,6 +19,7 @@ from .errors import BadInput
 from .extraction import Activations
 from .store import Payload, array_fingerprint, content_key
 from .study import Study
+from .verbalizers.asking import Asked
 from .verbalizers.base import ReadPrompt, TextReader, Verbalization, Verbalizer, check_texts, hash_code
 from .verbalizers.from_file import TextsFromFile
 
@@ -116,6 +117,9 @@ def verbalizer_fingerprint(verbalizer: Verbalizer | TextReader) -> str:
     The code is in it so that a text is never taken from a store that an edited verbalizer would not write. Built-in
     verbalizers name all that decides their texts in their cards.
     """
+    if isinstance(verbalizer, Asked):
+        inner: Any = verbalizer.answerer
+        return content_key(question=verbalizer.question, answerer=verbalizer_fingerprint(inner))
     if type(verbalizer).__module__.startswith(f"{__package__}."):
         return content_key(card=verbalizer.card.model_dump(), source=inspect.getsource(type(verbalizer)))
     return content_key(card=verbalizer.card.model_dump(), code=hash_code(verbalizer))
@@ -143,7 +147,7 @@ def read_prompts(labels: pd.DataFrame, study: Study) -> list[ReadPrompt]:
     for prompt, position in zip(labels["prompt"], labels["position"], strict=True):
         ids = study.texts[prompt].ids[: position + 1]
         decode = study.subject.tokenizer.decode
-        prompts.append(ReadPrompt(decode(list(ids)), decode([ids[-1]])))
+        prompts.append(ReadPrompt(decode(list(ids)), decode([ids[-1]]), decode(list(ids[-4:]))))
     return prompts
 
 

@@ -18,6 +18,7 @@ from ..benchmark.panel import Panel, Rows
 from ..benchmark.records import MetricRow, metric_row
 from ..benchmark.statistics import Estimate, contrast, intervals, paired_difference, stack
 from ..benchmark.study import Study
+from ..benchmark.verbalizers.asking import QUESTION
 
 #: Where the ceiling is nearer to the floor than this, a place between them means nothing.
 LEAST_ROOM = 0.1
@@ -51,6 +52,7 @@ class ConceptIdentification:
     name: str = "concept_identification"
     version: str = "1"
     question: str = "Is the right concept in the text?"
+    asks: str = QUESTION
 
     def items(self, study: Study) -> list[ItemSpec]:
         items = arms.natural_items(study, "function") + arms.natural_items(study, "final")

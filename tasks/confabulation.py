@@ -19,6 +19,7 @@ from ..benchmark.panel import Panel, Rows
 from ..benchmark.records import MetricRow, metric_row
 from ..benchmark.statistics import Estimate, intervals, paired_difference
 from ..benchmark.study import Study
+from ..benchmark.verbalizers.asking import QUESTION
 
 #: The share of natural items whose own concept is claimed, at which false claims are counted.
 TRUE_CLAIM_RATE = 0.5
@@ -29,6 +30,7 @@ class Confabulation:
     name: str = "confabulation"
     version: str = "1"
     question: str = "What does it claim where nothing is there?"
+    asks: str = QUESTION
 
     def items(self, study: Study) -> list[ItemSpec]:
         items = arms.natural_items(study, "function") + arms.neutral_items(study, "function")

@@ -18,6 +18,7 @@ from ..benchmark.panel import Panel
 from ..benchmark.records import MetricRow, metric_row
 from ..benchmark.statistics import Estimate, area_between, intervals, monotonicity, r50_interval, stack
 from ..benchmark.study import Study
+from ..benchmark.verbalizers.asking import QUESTION
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class DoseResponse:
     name: str = "dose_response"
     version: str = "1"
     question: str = "From which strength does the text change, and how steadily?"
+    asks: str = QUESTION
 
     def items(self, study: Study) -> list[ItemSpec]:
         items = arms.neutral_items(study, "function")

@@ -6,8 +6,9 @@ message names the layer (block K, as here), holds a placeholder for each vector 
 is filled with thinking switched off. While the prompt is read, a vector v is added to its placeholder's state h after
 block 1, as long as that is: h + ‖h‖ v / ‖v‖ (coefficient 1, as published).
 
-`activation-oracle:PATH` takes a PEFT adapter, a folder or a hub id; `activation-oracle:PATH?question=…` asks something
-else than the default. Released adapters were trained on vectors at 25, 50 and 75% of the depth. Answers are greedy.
+`activation-oracle:PATH` takes a PEFT adapter, a folder or a hub id, and is asked each task's question;
+`activation-oracle:PATH?question=…` is asked that one by all. Released adapters were trained on vectors at 25, 50 and
+75% of the depth. Answers are greedy.
 """
 
 from __future__ import annotations
@@ -26,10 +27,8 @@ from ..nla.checkpoint import base_of_adapter, fetch_checkpoint, load_adapter
 from ..placeholders import SlottedPrompt, encode_prompt, render_chat
 from ..study import Study
 from ..subject import Prefix, Subject
+from .asking import QUESTION, Asked
 from .base import Verbalization, VerbalizerCard, check_made_for, name_of_base, strip_controls
-
-#: One text per item serves every task, so the question is about all that they score. The prompt reader is asked it too.
-QUESTION = "In one sentence, what is this text about and how is it written?"
 
 PLACEHOLDER = " ?"
 INJECTION = VectorInjection("add_norm_matched", block=1)
@@ -43,10 +42,9 @@ class ActivationOracle:
     card: VerbalizerCard
     model: Subject
     layer: int
-    question: str
 
-    def verbalize(self, batch: ActivationBatch) -> list[Verbalization]:
-        answers = ask_oracle(self.model, batch.vectors[:, None], self.layer, self.question)
+    def answer(self, batch: ActivationBatch, question: str) -> list[Verbalization]:
+        answers = ask_oracle(self.model, batch.vectors[:, None], self.layer, question)
         return [Verbalization(strip_controls(answer.text), answer.logprob) for answer in answers]
 
 
@@ -110,18 +108,17 @@ def read_spec(argument: str) -> tuple[Path, str, str]:
     return folder, folder.resolve().name if Path(where).expanduser().is_dir() else where, asked
 
 
-def build(study: Study, argument: str) -> ActivationOracle:
+def build(study: Study, argument: str) -> Asked:
     """The oracle of an adapter, for the run's subject.
 
     Raises:
         BadInput: see `read_spec`; or it was made for another subject.
     """
     folder, named, asked = read_spec(argument)
-    question = asked or QUESTION
     site = study.site
     card = VerbalizerCard(
         name=f"activation-oracle:{named}" + (f"?question={asked}" if asked else ""),
-        description=f"An adapter of the subject that was trained on questions about vectors, asked: {question}",
+        description="An adapter of the subject that was trained to answer questions about vectors.",
         subject=name_of_base(base_of_adapter(folder), site.subject),
     )
     check_made_for(card, site)  # before its base is loaded: the wrong one may be large
@@ -129,15 +126,14 @@ def build(study: Study, argument: str) -> ActivationOracle:
     model = load_adapter(folder, device=str(study.subject.device), dtype=dtype)
     settings = {
         "weights": model.fingerprint,
-        "question": question,
         "layer": site.layer,
-        "prompt": model.tokenizer.decode(write_prompt(model, 1, site.layer, question).ids),
+        "prompt": model.tokenizer.decode(write_prompt(model, 1, site.layer, asked or QUESTION).ids),
         "block": INJECTION.block,
         "coefficient": INJECTION.coefficient,
         "new_tokens": NEW_TOKENS,
     }
     card = card.model_copy(update={"d_model": model.d_model, "settings": settings})
-    return ActivationOracle(card, model, site.layer, question)
+    return Asked(ActivationOracle(card, model, site.layer), asked or QUESTION, fixed=bool(asked))
 
 
 VERBALIZERS = {"activation-oracle": build}

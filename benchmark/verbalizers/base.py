@@ -83,10 +83,11 @@ class Reconstructor(Protocol):
 
 @dataclass(frozen=True)
 class ReadPrompt:
-    """What a text-only reader is given: the prompt up to the readout, and its last token."""
+    """What a text-only reader is given: the prompt up to the readout, its last token, and its last four."""
 
     text: str
     last_token: str
+    last_four: str
 
 
 @runtime_checkable

@@ -18,6 +18,7 @@ from typing import Any
 
 from ..errors import BadInput
 from ..study import Study
+from .asking import Asked, QuestionAnswerer
 from .base import TextReader, Verbalizer, check_made_for, wrap_function
 
 Build = Callable[[Study, str], Any]
@@ -72,11 +73,13 @@ def load_verbalizer(spec: str | Any, study: Study) -> Verbalizer | TextReader:
     found = find_verbalizer(spec)(study, spec.partition(":")[2]) if isinstance(spec, str) else spec
     if isinstance(found, type):
         found = found()
+    if isinstance(found, QuestionAnswerer):
+        found = Asked(found)
     if not isinstance(found, Verbalizer | TextReader):
         if not callable(found):
             raise BadInput(
                 f"{spec!r} is a {type(found).__name__}, which is no verbalizer. Give a function from a list of vectors "
-                "to a list of texts, or an object with `card` and `verbalize(batch)`."
+                "to a list of texts, or an object with `card` and `verbalize(batch)` (or `answer(batch, question)`)."
             )
         found = wrap_function(found)
     if isinstance(found, TextReader) and not type(found).__module__.startswith(__package__ or ""):
@@ -84,7 +87,8 @@ def load_verbalizer(spec: str | Any, study: Study) -> Verbalizer | TextReader:
             f"{spec!r} reads prompts. Only the benchmark's own readers may: a verbalizer sees vectors alone."
         )
     name = spec.partition(":")[0] if isinstance(spec, str) else ""
-    ours = name in known_verbalizers() and type(found).__module__.startswith(__package__ or "")
+    author = type(found.answerer if isinstance(found, Asked) else found)
+    ours = name in known_verbalizers() and author.__module__.startswith(__package__ or "")
     if not ours and (found.card.role != "submitted" or found.card.name.partition(":")[0] in known_verbalizers()):
         raise BadInput(
             f"The card of {spec!r} has the name {found.card.name!r} and the role {found.card.role!r}. Built-in names "

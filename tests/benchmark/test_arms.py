@@ -9,6 +9,7 @@ from nlabench.benchmark import arms
 from nlabench.benchmark.concepts import load_pack
 from nlabench.benchmark.errors import BadInput
 from nlabench.benchmark.planning import plan_items
+from nlabench.benchmark.reading import FOLLOWING_TOKENS
 from nlabench.benchmark.study import Study, sketch_study
 from nlabench.benchmark.subject import Subject
 from nlabench.benchmark.suites import QUICK, Suite, load_suite
@@ -74,3 +75,22 @@ def test_a_suite_that_would_mislead_is_refused(tmp_path, line: str, said: str) -
     (tmp_path / "s.toml").write_text(f'base = "quick"\n{line}\n')
     with pytest.raises(BadInput, match=said):
         load_suite(str(tmp_path / "s.toml"))
+
+
+def test_items_with_text_to_follow_are_pairs_on_one_word_and_have_their_controls(subject: Subject) -> None:
+    study = sketch_study(
+        subject, load_pack(), Suite(**{**QUICK.model_dump(), "mid_per_concept": 2, "mid_strengths": (0.3, 1.0)})
+    )
+    items = arms.mid_items(study)
+    assert all(item.readout.kind == "mid" for item in items)
+    for item in items:
+        assert len(study.texts[item.readout.text_id].ids) - 1 - item.readout.index >= FOLLOWING_TOKENS
+    by_arm = Counter(item.arm for item in items)
+    assert by_arm["natural"] == 2 * QUICK.n_concepts
+    matched = [item for item in items if item.level == "matched"]
+    assert len(matched) == by_arm["natural"]
+    assert all(item.pair.word == item.readout.word for item in matched if item.pair)
+    moved = {(item.readout, item.r) for item in items if item.arm == "steered" and item.level == "grid"}
+    assert moved == {(item.readout, item.r) for item in items if item.arm == "permuted"}
+    assert {readout for readout, _ in moved} == {item.readout for item in items if item.arm == "neutral"}
+    assert arms.mid_items(sketch_study(subject, load_pack(), QUICK)) == []

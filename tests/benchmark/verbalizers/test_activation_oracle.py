@@ -16,7 +16,8 @@ from nlabench.benchmark.activations import ActivationBatch, Site
 from nlabench.benchmark.errors import BadInput
 from nlabench.benchmark.subject import Subject, load_subject
 from nlabench.benchmark.verbalizers import activation_oracle
-from nlabench.benchmark.verbalizers.activation_oracle import QUESTION, ActivationOracle, ask_oracle, write_prompt
+from nlabench.benchmark.verbalizers.activation_oracle import ActivationOracle, ask_oracle, write_prompt
+from nlabench.benchmark.verbalizers.asking import QUESTION, Asked
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -57,10 +58,12 @@ def base(folder: Path) -> Subject:
 
 @pytest.fixture(scope="module")
 def oracle(folder: Path, base: Subject) -> ActivationOracle:
-    return build(base, str(folder / "oracle"))
+    answerer = build(base, str(folder / "oracle")).answerer
+    assert isinstance(answerer, ActivationOracle)
+    return answerer
 
 
-def build(subject: Subject, argument: str) -> ActivationOracle:
+def build(subject: Subject, argument: str) -> Asked:
     study: Any = SimpleNamespace(subject=subject, site=Site(subject.name, LAYER, subject.d_model))
     return activation_oracle.build(study, argument)
 
@@ -123,11 +126,11 @@ def test_the_default_subjects_tokenizer_can_write_the_prompt(subject: Subject) -
 
 def test_a_vector_and_its_multiple_give_one_answer_and_another_vector_another(oracle: ActivationOracle) -> None:
     vectors, site = draw_vectors(2), Site(oracle.card.subject or "", LAYER, 32)
-    texts = [answer.text for answer in oracle.verbalize(ActivationBatch(vectors, site))]
+    texts = [answer.text for answer in oracle.answer(ActivationBatch(vectors, site), QUESTION)]
     assert texts[0] != texts[1]
     scaled = ActivationBatch(vectors * torch.tensor([[7.0], [0.01]]), site)
-    assert [answer.text for answer in oracle.verbalize(scaled)] == texts
-    assert oracle.verbalize(ActivationBatch(vectors[1:], site))[0].text == texts[1]
+    assert [answer.text for answer in oracle.answer(scaled, QUESTION)] == texts
+    assert oracle.answer(ActivationBatch(vectors[1:], site), QUESTION)[0].text == texts[1]
 
 
 def test_several_vectors_are_told_apart_by_their_order(oracle: ActivationOracle) -> None:

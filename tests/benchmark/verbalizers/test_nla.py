@@ -240,7 +240,10 @@ class TestInTheBenchmark:
         self, folder: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         study: Any = SimpleNamespace(
-            subject=tiny("llama"), site=Site("tiny-llama", 1, 32), reference_vectors=lambda: VECTORS
+            subject=tiny("llama"),
+            site=Site("tiny-llama", 1, 32),
+            reference_vectors=lambda: VECTORS,
+            suite=SimpleNamespace(readers=()),
         )
         monkeypatch.setattr(roster, "ALWAYS", ())
         found = load_roster([f"nla:{folder}?new_tokens=8"], study)
