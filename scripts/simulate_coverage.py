@@ -17,13 +17,21 @@ from nlabench.benchmark.statistics import (
     Clusters,
     Estimate,
     Weights,
+    cluster_ratio,
     interval_arrays,
     macro_auroc,
     paired_difference,
     resample,
 )
 from nlabench.benchmark.statistics.resampling import Floats
-from nlabench.benchmark.statistics.simulate import Truth, balanced_crossing, draw_population, draw_scores
+from nlabench.benchmark.statistics.simulate import (
+    RatioTruth,
+    Truth,
+    balanced_crossing,
+    draw_errors,
+    draw_population,
+    draw_scores,
+)
 
 TRUTHS = {
     "prompts dominate": Truth(0.80, concept=0.3, prompt=1.0, shift=0.5, similarity=0.2, row=0.3),
@@ -39,6 +47,13 @@ DESIGNS = {  # concepts, prompts, prompts (and natural texts) per concept
     "48 x 16 (standard)": (48, 16, 16),
     "48 x 24, 8 a concept (standard)": (48, 24, 8),
 }
+RATIO_TRUTHS = {
+    "prompts dominate": RatioTruth(0.60, concept=0.1, prompt=0.5),
+    "concepts dominate": RatioTruth(0.60, concept=0.5, prompt=0.1),
+    "item noise only": RatioTruth(0.60, noise=0.5),
+    "skewed": RatioTruth(0.60, concept=0.5, prompt=0.5, noise=1.0),
+}
+RATIO_DESIGNS = {"16 x 6": (16, 6), "16 x 24": (16, 24), "52 x 6": (52, 6), "52 x 24": (52, 24)}
 BATCH = 25  # replications that are computed together, as score sets of one call
 NAMES = ("steered (crossed)", "natural (nested)", "steered - natural")
 
@@ -51,6 +66,7 @@ class Row:
     bias: float  # in standard deviations of the estimate
     deviation: float  # standard deviation of the estimate over replications
     coverage: float
+    too_high: float  # how often the whole interval lies above the truth
     width: float
     percentile: float  # coverage of the percentile bootstrap
 
@@ -67,15 +83,23 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "docs" / "coverage.md")
     args = parser.parse_args()
-    start = time.perf_counter()
-    rows = []
+    start = time.process_time()
+    rows, ratio_rows = [], []
     for design in DESIGNS:
         for truth in TRUTHS:
             rows += measure(design, truth, args.replications, args.resamples, args.seed)
-            for row in rows[-3:]:
-                print(f"{row.design}; {row.truth}; {row.metric}: {row.coverage:.1%}, {row.ratio:.2f} x", flush=True)
-    seconds = time.perf_counter() - start
-    args.output.write_text(render(rows, args.replications, args.resamples, args.seed, seconds))
+            show(rows[-3:])
+    for design in RATIO_DESIGNS:
+        for truth in RATIO_TRUTHS:
+            ratio_rows += measure_ratio(design, truth, args.replications, args.resamples, args.seed)
+            show(ratio_rows[-2:])
+    seconds = time.process_time() - start
+    args.output.write_text(render(rows, ratio_rows, args.replications, args.resamples, args.seed, seconds))
+
+
+def show(rows: list[Row]) -> None:
+    for row in rows:
+        print(f"{row.design}; {row.truth}; {row.metric}: {row.coverage:.1%}, {row.ratio:.2f} x", flush=True)
 
 
 def measure(design: str, truth_name: str, replications: int, resamples: int, seed: int) -> list[Row]:
@@ -88,26 +112,49 @@ def measure(design: str, truth_name: str, replications: int, resamples: int, see
     found: list[list[tuple[Floats, ...]]] = [[], [], []]
     for _ in range(replications // BATCH):
         for metric, estimate in enumerate(simulate(truth, steered, natural, n_prompts, weights, rng)):
-            assert estimate.draws is not None
-            percentiles = np.nanquantile(estimate.draws, [0.025, 0.975], axis=0)
-            low, high, _ = interval_arrays(estimate)
-            found[metric].append((estimate.point, low, high, *percentiles))
+            found[metric].append(bound(estimate))
+    targets = (truth.auroc, truth.auroc, 0.0)
+    return [summarize(design, truth_name, *each) for each in zip(NAMES, found, targets, strict=True)]
+
+
+def measure_ratio(design: str, truth_name: str, replications: int, resamples: int, seed: int) -> list[Row]:
+    """Coverage of an explained variance's interval, crossed and nested, in one design under one truth."""
+    truth, (n_concepts, n_prompts) = RATIO_TRUTHS[truth_name], RATIO_DESIGNS[design]
+    rng = np.random.default_rng([seed, 1, list(RATIO_DESIGNS).index(design), list(RATIO_TRUTHS).index(truth_name)])
+    steered = Clusters(*balanced_crossing(n_concepts, n_prompts, n_prompts))
+    natural = Clusters(steered.concept, np.arange(steered.n_items), nested=True)
+    weights = resample(n_concepts, n_prompts, resamples, seed)
     rows = []
-    for name, batches, target in zip(NAMES, found, (truth.auroc, truth.auroc, 0.0), strict=True):
-        point, low, high, low_percentile, high_percentile = (np.concatenate(a) for a in zip(*batches, strict=True))
-        rows.append(
-            Row(
-                design,
-                truth_name,
-                name,
-                bias=float((point.mean() - target) / point.std()),
-                deviation=float(point.std()),
-                coverage=float(((low <= target) & (target <= high)).mean()),
-                width=float((high - low).mean()),
-                percentile=float(((low_percentile <= target) & (target <= high_percentile)).mean()),
-            )
-        )
+    for name, clusters in (("explained (crossed)", steered), ("explained (nested)", natural)):
+        found = []
+        for _ in range(replications // BATCH):
+            errors, spreads = draw_errors(truth, BATCH, clusters.concept, clusters.prompt, rng)
+            found.append(bound(cluster_ratio(spreads - errors, spreads, clusters, weights)))
+        rows.append(summarize(design, truth_name, name, found, truth.explained))
     return rows
+
+
+def bound(estimate: Estimate) -> tuple[Floats, ...]:
+    """The point, the interval's bounds and those of the percentile bootstrap, each [BATCH]."""
+    assert estimate.draws is not None
+    percentiles = np.nanquantile(estimate.draws, [0.025, 0.975], axis=0)
+    low, high, _ = interval_arrays(estimate)
+    return estimate.point, low, high, *percentiles
+
+
+def summarize(design: str, truth: str, metric: str, found: list[tuple[Floats, ...]], target: float) -> Row:
+    point, low, high, low_percentile, high_percentile = (np.concatenate(a) for a in zip(*found, strict=True))
+    return Row(
+        design,
+        truth,
+        metric,
+        bias=float((point.mean() - target) / point.std()),
+        deviation=float(point.std()),
+        coverage=float(((low <= target) & (target <= high)).mean()),
+        too_high=float((target < low).mean()),
+        width=float((high - low).mean()),
+        percentile=float(((low_percentile <= target) & (target <= high_percentile)).mean()),
+    )
 
 
 def simulate(
@@ -123,7 +170,7 @@ def simulate(
     yield from (crossed, nested, paired_difference(crossed, nested))
 
 
-def render(rows: list[Row], replications: int, resamples: int, seed: int, seconds: float) -> str:
+def render(rows: list[Row], ratio_rows: list[Row], replications: int, resamples: int, seed: int, seconds: float) -> str:
     error = 100 * np.sqrt(0.95 * 0.05 / replications)
     options = f"--replications {replications} --resamples {resamples} --seed {seed}"
     lowest, widest = min(rows, key=lambda r: r.coverage), max(rows, key=lambda r: r.ratio)
@@ -145,6 +192,25 @@ def render(rows: list[Row], replications: int, resamples: int, seed: int, second
         f"| {row.design} | {row.truth} | {row.metric} | {row.coverage:.1%} | {row.width:.3f} | {row.ratio:.2f} | "
         f"{row.bias:+.2f} | {row.percentile:.1%} |"
         for row in rows
+    ]
+    lowest, widest = min(ratio_rows, key=lambda r: r.coverage), max(ratio_rows, key=lambda r: r.ratio)
+    lines += [
+        RATIO_TEXT.format(
+            lowest=f"{lowest.coverage:.1%} ({lowest.metric}, {lowest.design}, {lowest.truth})",
+            highest=f"{max(r.coverage for r in ratio_rows):.1%}",
+            widest=f"{widest.ratio:.2f} ({widest.metric}, {widest.design}, {widest.truth})",
+            too_high=f"{max(r.too_high for r in ratio_rows):.1%}",
+            too_low=f"{max(1 - r.coverage - r.too_high for r in ratio_rows):.1%}",
+            percentile=f"{min(r.percentile for r in ratio_rows):.1%} to {max(r.percentile for r in ratio_rows):.1%}",
+        ),
+        "| concepts x prompts | truth | metric | coverage | lies above | mean width | x ideal | bias / sd "
+        "| percentile bootstrap |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row.design} | {row.truth} | {row.metric} | {row.coverage:.1%} | {row.too_high:.1%} | {row.width:.3f} | "
+        f"{row.ratio:.2f} | {row.bias:+.2f} | {row.percentile:.1%} |"
+        for row in ratio_rows
     ]
     return "\n".join(lines) + "\n"
 
@@ -182,6 +248,21 @@ Satterthwaite t quantile (88% at 16 x 4 where prompts dominate); the fewest unit
 the ideal width where prompts hardly matter). The settings were chosen on these truths: others may do worse, strongly
 skewed ones above all. A first run with 500 replications (error 1.0 point) read 91.0% in the worst cell (steered -
 natural, 16 x 4, prompts dominate), where six seeds of 2000 then gave 93.6% to 95.0%: hence 2000.
+"""
+
+RATIO_TEXT = """
+## Ratios of sums
+
+How often does the interval of an explained variance, 1 - sum(error) / sum(spread), contain the truth,
+1 - E[error] / E[spread] over new concepts and prompts? Errors and spreads are lognormal, and every concept reads every
+prompt (nested: has as many texts of its own). The interval is the one above on the linear scale, from leave-one-out
+ratios (`cluster_ratio`).
+
+**What was found.** Coverage {lowest} to {highest}; widest {widest}
+times the ideal. Misses are not even: an interval lies wholly above the truth in up to {too_high} of runs and wholly
+below it in up to {too_low}, where 2.5% each is meant (column *lies above*). Few concepts or prompts seldom hold the
+rare large error, and where they do not, the explained variance is overstated and looks more certain than it is. Read
+a low bound as one of 95% and not of 97.5%. The percentile bootstrap reads {percentile}.
 """
 
 

@@ -4,7 +4,7 @@ A metric (`macro_auroc`, `cluster_mean`) returns an `Estimate`; `paired_differen
 and `monotonicity` turn Estimates into Estimates; `interval` and `rank_intervals` read them.
 """
 
-from .auroc import Negatives, macro_auroc
+from .auroc import macro_auroc
 from .dose import area_between, fit_isotonic, monotonicity, r50, r50_interval
 from .estimate import Estimate, contrast, paired_difference, stack
 from .interval import (
@@ -17,7 +17,8 @@ from .interval import (
     intervals,
     p_values,
 )
-from .means import cluster_mean
+from .means import cluster_mean, cluster_ratio
+from .pairs import Negatives
 from .ranks import RankInterval, rank_intervals
 from .resampling import CONCEPT_FREE, Clusters, Weights, resample
 
@@ -34,6 +35,7 @@ __all__ = [
     "benjamini_hochberg",
     "calibrated_draws",
     "cluster_mean",
+    "cluster_ratio",
     "contrast",
     "fit_isotonic",
     "interval",

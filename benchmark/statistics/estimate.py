@@ -45,6 +45,10 @@ class Estimate:
         """Select from the first set axis: one verbalizer x scorer, or several."""
         return _map(self, lambda a, lead: a[(slice(None),) * lead + (key,)])
 
+    def at(self, number: int) -> Estimate:
+        """The one set of this number, in C order of the set axes."""
+        return _map(self, lambda a, lead: a.reshape(*a.shape[:lead], self.point.size)[..., number])
+
 
 def paired_difference(a: Estimate, b: Estimate) -> Estimate:
     """a - b, unit by unit: what concepts (and prompts, where both use one pool) share cancels.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +15,10 @@ from .resampling import Floats
 
 @dataclass(frozen=True)
 class Interval:
-    """A confidence interval. Bounds are nan, and `note` says why, where the design cannot support one."""
+    """A confidence interval. Bounds are nan, and `note` says why, where the design cannot support one.
+
+    source, number: the Estimate that it was computed from and which of its sets, where it comes from `intervals`.
+    """
 
     estimate: float
     low: float
@@ -25,6 +28,8 @@ class Interval:
     n_concepts: int
     n_prompts: int
     note: str = ""
+    source: Estimate | None = field(default=None, compare=False, repr=False)
+    number: int = field(default=0, compare=False, repr=False)
 
     @property
     def excludes_zero(self) -> bool:
@@ -44,7 +49,8 @@ def intervals(estimate: Estimate, level: float = 0.95) -> list[Interval]:
     arrays = interval_arrays(estimate, level)
     unsupported = _unsupported(estimate)
     found = []
-    for point, low, high, se in zip(estimate.point.ravel(), *(a.ravel() for a in arrays), strict=True):
+    sets = zip(estimate.point.ravel(), *(a.ravel() for a in arrays), strict=True)
+    for number, (point, low, high, se) in enumerate(sets):
         note = unsupported
         if not note and se == 0:
             note = (
@@ -55,7 +61,7 @@ def intervals(estimate: Estimate, level: float = 0.95) -> list[Interval]:
         elif not note and not np.isfinite(se):
             note = "undefined without one of the units"
         units = estimate.n_concepts, estimate.n_prompts
-        found.append(Interval(float(point), float(low), float(high), float(se), level, *units, note))
+        found.append(Interval(float(point), float(low), float(high), float(se), level, *units, note, estimate, number))
     return found
 
 

@@ -1,13 +1,14 @@
-"""Mean-type metrics (rates, MRR, top-1) with concepts and prompts as units."""
+"""Means (rates, MRR, top-1) and ratios of sums (explained variance) with concepts and prompts as units."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .estimate import Estimate, Scale
+from .estimate import Estimate
 from .jackknife import cell_effects, find_cells, jackknife_effects
 from .resampling import Clusters, Floats, Weights
 
@@ -30,23 +31,56 @@ def cluster_mean(
 
     Raises ValueError for nan or infinite values, values outside the bounds, or shapes that do not fit.
     """
-    table = np.asarray(values, dtype=np.float64)
-    squeeze = table.ndim == 1
-    table = np.atleast_2d(table)
-    check_finite(table, "values", (table.shape[0], clusters.n_items))
+    table = _as_table(values, "values", clusters)
     if bounds is not None and (table.min() < bounds[0] or table.max() > bounds[1]):
         raise ValueError(f"Values run from {table.min():g} to {table.max():g}; expected {bounds}. Pass `bounds`.")
+    ones = np.ones(clusters.n_items)
+    mean = cluster_ratio(values, ones, clusters, weights, n_concepts=n_concepts, n_prompts=n_prompts)
+    return replace(mean, bounds=bounds, scale="linear" if bounds is None else "logit")
+
+
+def cluster_ratio(
+    numerators: ArrayLike,
+    denominators: ArrayLike,
+    clusters: Clusters,
+    weights: Weights | None = None,
+    *,
+    n_concepts: int | None = None,
+    n_prompts: int | None = None,
+) -> Estimate:
+    """Sum over items of `numerators` / sum over items of `denominators`, with the units and draws of `cluster_mean`.
+
+    `numerators` is [n_sets, n_items] (or [n_items], one set), `denominators` [n_items], or like the numerators. An
+    explained variance is the ratio of (spread - squared error) to spread. Not a mean of ratios: an item weighs its
+    denominator. The interval is the delta method's, through the jackknife; docs/coverage.md says how it holds.
+
+    One item's denominator may be negative (it was displaced the other way), their total may not hinge on one unit:
+    a ratio whose denominators sum to 0, or to the other sign than all of them, is nan within a concept, in a draw or
+    without a unit; and where it is nan without a unit, there is no interval.
+
+    Raises ValueError for nan or infinite values, denominators that sum to 0, or shapes that do not fit.
+    """
+    table, below = _as_table(numerators, "numerators", clusters), _as_table(denominators, "denominators", clusters)
+    if len(below) not in (1, len(table)):
+        raise ValueError(f"{len(table)} sets of numerators and {len(below)} of denominators; expected as many, or one.")
     n_concepts, n_prompts = count_units(clusters, weights, n_concepts, n_prompts)
     cells = find_cells(clusters)
-    sums = np.zeros((len(cells), table.shape[0]))
+    sums, sizes = np.zeros((len(cells), len(table))), np.zeros((len(cells), len(below)))
     np.add.at(sums, cells.of_item, table.T)
+    np.add.at(sizes, cells.of_item, below.T)
+    total = sizes.sum(axis=0)
+    if (total == 0).any():
+        raise ValueError(
+            f"Denominators sum to 0 in {int((total == 0).sum())} of {len(total)} sets; expected a total away from 0. "
+            "Leave out arms in which nothing varies or moves."
+        )
 
     def evaluate(cell_weights: NDArray[Any]) -> Floats:
-        with np.errstate(invalid="ignore"):
-            return np.asarray(cell_weights @ sums / (cell_weights @ cells.n_items)[:, None])
+        left = cell_weights @ sizes
+        return np.asarray(cell_weights @ sums / np.where(left * total > 0, left, np.nan))
 
-    n_sets = table.shape[0]
-    point = sums.sum(axis=0) / cells.n_items.sum()
+    n_sets = len(table)
+    point = sums.sum(axis=0) / total
     by_concept, by_prompt = np.zeros((0, n_sets)), np.zeros((0, n_sets))
     by_cell, df_cell = np.zeros((0, 0, n_sets)), 0
     concepts, prompts = np.unique(cells.concept), np.unique(cells.prompt)
@@ -57,8 +91,11 @@ def cluster_mean(
         by_prompt = jackknife_effects(evaluate(cells.prompt != prompts[:, None]), prompts, n_prompts)
     if clusters.crossed:
         without = evaluate(~np.eye(len(cells), dtype=bool)) if len(cells) > 1 else point[None]
-        # Leaving out one of k moves a mean by 1/(k - 1) of the deviation; its weight in the mean is 1/k.
-        change = (without - point) * (len(cells) - 1) / len(cells)
+        # Leaving out a share of a mean moves it by share / (1 - share) of the deviation; its weight in it is share.
+        # For a ratio, (without - point) (1 - share) is the influence (num_c - R den_c) / sum(den), but for the sign.
+        # Cells weigh their items' mean denominator: 1 / k each in a mean, however many items they hold.
+        weight = sizes / cells.n_items[:, None]
+        change = (without - point) * (1 - weight / weight.sum(axis=0))
         by_cell, df_cell = cell_effects(change, cells.concept, cells.prompt, n_concepts, n_prompts)
     draws = None
     if weights is not None:
@@ -72,7 +109,6 @@ def cluster_mean(
     if not clusters.concept_free:
         per_concept = np.full((n_concepts, n_sets), np.nan)
         per_concept[concepts] = evaluate(cells.concept == concepts[:, None])
-    scale: Scale = "linear" if bounds is None else "logit"
     estimate = Estimate(
         point=point,
         by_concept=by_concept,
@@ -87,10 +123,8 @@ def cluster_mean(
         pools=() if clusters.nested else (clusters.pool,),
         draws=draws,
         per_concept=per_concept,
-        bounds=bounds,
-        scale=scale,
     )
-    return estimate[0] if squeeze else estimate
+    return estimate[0] if np.ndim(numerators) == 1 else estimate
 
 
 def count_units(
@@ -113,6 +147,12 @@ def count_units(
             f"{n_prompts} prompts. Number units from 0, alike in every arm."
         )
     return n_concepts, n_prompts
+
+
+def _as_table(values: ArrayLike, name: str, clusters: Clusters) -> Floats:
+    table = np.atleast_2d(np.asarray(values, dtype=np.float64))
+    check_finite(table, name, (table.shape[0], clusters.n_items))
+    return table
 
 
 def check_finite(array: Floats, name: str, shape: tuple[int, ...]) -> None:

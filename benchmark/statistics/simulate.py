@@ -1,4 +1,4 @@
-"""Score tables with a known macro AUROC, to measure how often an interval covers it."""
+"""Score tables with a known macro AUROC, and errors with a known explained variance: do intervals cover them?"""
 
 from __future__ import annotations
 
@@ -83,3 +83,38 @@ def balanced_crossing(n_concepts: int, n_prompts: int, prompts_per_concept: int)
     start = start + start // n_prompts
     prompt = (start[:, None] + np.arange(prompts_per_concept)) % n_prompts
     return concept, prompt.ravel()
+
+
+@dataclass(frozen=True)
+class RatioTruth:
+    """A population of items with a spread and a squared error, by the standard deviations of what varies in it.
+
+    log spread = s_c + s_p + s_i and log error = a + log spread / 2 + e_c + e_p + e_i, each part normal and
+    independent: an item that lies far out is explained better. `a` is set so that the population's explained variance,
+    1 - E[error] / E[spread], is `explained`.
+    """
+
+    explained: float
+    concept: float = 0.0  # the standard deviation of s_c, and that of e_c
+    prompt: float = 0.0
+    noise: float = 0.3
+
+
+def draw_errors(
+    truth: RatioTruth, n: int, concept: Ints, prompt: Ints, rng: np.random.Generator
+) -> tuple[Floats, Floats]:
+    """Squared errors and spreads, each [n_replications, n_items], of the items (concept, prompt).
+
+    Nested texts are prompts that one concept reads.
+    """
+
+    def draw() -> Floats:
+        parts = truth.concept * rng.normal(size=(n, 1 + concept.max()))[:, concept]
+        parts += truth.prompt * rng.normal(size=(n, 1 + prompt.max()))[:, prompt]
+        return np.asarray(parts + truth.noise * rng.normal(size=(n, len(concept))))
+
+    variance = truth.concept**2 + truth.prompt**2 + truth.noise**2
+    # E[exp(x)] = exp(var / 2): var is `variance` for log spread and 5/4 of it for log error.
+    a = np.log(1 - truth.explained) + variance / 2 - 5 / 4 * variance / 2
+    log_spread = draw()
+    return np.exp(a + log_spread / 2 + draw()), np.exp(log_spread)
