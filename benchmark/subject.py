@@ -218,15 +218,26 @@ class Subject:
         return captured
 
     @torch.inference_mode()
-    def make_prefix(self, ids: Sequence[int], last_block: int | None = None) -> Prefix:
-        """The key-value cache of shared first tokens, for blocks 0..last_block (all blocks by default)."""
+    def make_prefix(self, ids: Sequence[int], last_block: int | None = None, *, after: Prefix | None = None) -> Prefix:
+        """The key-value cache of shared first tokens, for blocks 0..last_block (all blocks by default).
+
+        after: a prefix that the ids follow, at least as deep; its tokens are not run again, and come first.
+
+        Raises:
+            ValueError: `after` lacks some of the blocks.
+        """
         last = self.n_blocks - 1 if last_block is None else last_block
-        cache = Cache(layers=[_PreallocatedLayer(room=len(ids)) for _ in range(self.n_blocks)])
+        if after is not None and len(after.keys) <= last:
+            raise ValueError(f"The prefix to follow has {len(after.keys)} blocks; expected {last + 1}. Make it deeper.")
+        first = after or Prefix((), (), ())
+        cache = first.cache(1, len(first.ids) + len(ids), self.n_blocks)
         tokens = torch.tensor([list(ids)], device=self.device)
+        inputs = self._inputs(tokens, torch.ones_like(tokens), first)
         with self._capture_block(last, {}, leave=True), contextlib.suppress(_ReachedLastBlock):
-            self.backbone(**self._inputs(tokens, torch.ones_like(tokens), None), past_key_values=cache, use_cache=True)
+            self.backbone(**inputs, past_key_values=cache, use_cache=True)
         layers: list[Any] = cache.layers[: last + 1]
-        return Prefix(tuple(ids), tuple(layer.keys for layer in layers), tuple(layer.values for layer in layers))
+        keys, values = (tuple(getattr(layer, name) for layer in layers) for name in ("keys", "values"))
+        return Prefix((*first.ids, *ids), keys, values)
 
     @torch.inference_mode()
     def unembed(self, vectors: Tensor) -> Tensor:
@@ -381,9 +392,9 @@ def load_subject(
     precision: Any = dtype if dtype != "auto" else ("float32" if where == "cpu" else "auto")
     revision: str | None = None
     if spec in ASSETS:
-        if ASSETS[spec].role != "subject":
-            kind = "a sentence embedder" if ASSETS[spec].role == "embedder" else "a collection of texts"
-            raise BadInput(f"{spec!r} is {kind}, not a language model. Try --subject {DEFAULT_SUBJECT}.")
+        if (role := ASSETS[spec].role) != "subject":
+            kinds = {"embedder": "a sentence embedder", "texts": "a collection of texts", "lexicon": "a lexicon"}
+            raise BadInput(f"{spec!r} is {kinds[role]}, not a language model. Try --subject {DEFAULT_SUBJECT}.")
         source = str(fetch_asset(spec, say))
     elif Path(spec).is_dir():
         source = spec
