@@ -84,6 +84,10 @@ def run(
     dtype: Dtype = "auto",
     device: Device = "auto",
     trust_remote_code: TrustRemoteCode = False,
+    evaluator: Annotated[
+        str | None,
+        typer.Option(help="A second NLA with an AR for the same site, which reads the same texts: evaluator swap."),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Score verbalizers on natural and steered activations.
@@ -93,7 +97,9 @@ def run(
     from .benchmark import runner
     from .benchmark.summary import summarize
 
-    settings = _settings(subject, suite, pack, layer, injection_layer, directions, dtype, device, trust_remote_code)
+    settings = _settings(
+        subject, suite, pack, layer, injection_layer, directions, dtype, device, trust_remote_code, evaluator
+    )
     result = runner.run(
         verbalizer or (), settings, out=out, say=_say(quiet), report=_reporter(quiet), show_plan=_plan_shower(quiet)
     )
@@ -211,7 +217,7 @@ def verbalizers() -> None:
 
 @app.command()
 def fetch() -> None:
-    """Download the built-in subject, embedders and labelled texts, by hash, so that a run needs no network."""
+    """Download the built-in subject, embedders, labelled texts and WordNet, by hash: a run then needs no network."""
     from .benchmark.assets import ASSETS, fetch_asset
 
     for name, asset in ASSETS.items():
@@ -356,6 +362,7 @@ def _settings(
     dtype: str,
     device: str,
     trust_remote_code: bool,
+    evaluator: str | None = None,
 ) -> RunSettings:
     from .benchmark.runner import RunSettings
 
@@ -364,7 +371,7 @@ def _settings(
         raise BadInput(f"There is no dtype {dtype!r}. Choose one of {', '.join(known)}.")
     return RunSettings(
         subject=subject, suite=suite, pack=pack, layer=layer, injection_layer=injection_layer, directions=directions,
-        dtype=dtype, device=device, trust_remote_code=trust_remote_code,
+        dtype=dtype, device=device, trust_remote_code=trust_remote_code, evaluator=evaluator,
     )  # fmt: skip
 
 
@@ -376,6 +383,7 @@ def _plan_shower(quiet: bool) -> Callable[[Plan, Bench], None]:
     def show_plan(plan: Plan, bench: Bench) -> None:
         study = bench.sketch
         arms = ", ".join(f"{n} {arm}" for arm, n in plan.items_by_arm.items())
+        vectors = f", vectors of texts {_minutes(plan.vector_seconds)}" if plan.vector_seconds else ""
         console.print(
             f"[bold]Plan[/bold]: {study.subject.name}, site {study.site.layer} of {study.subject.n_blocks} blocks, "
             f"upstream at {study.injection_layer}; {len(study.pack.names)} concepts, "
@@ -385,7 +393,7 @@ def _plan_shower(quiet: bool) -> Callable[[Plan, Bench], None]:
             f"{plan.texts:,} texts\n"
             f"  about {_minutes(plan.seconds)} if nothing is in the store yet, from rates measured just now "
             f"(reading {_minutes(plan.reading_seconds)}, gate {_minutes(plan.gate_seconds)}, texts "
-            f"{_minutes(plan.text_seconds)}), and scoring",
+            f"{_minutes(plan.text_seconds)}{vectors}), and scoring",
             soft_wrap=True,
         )
 

@@ -85,11 +85,15 @@ def _paired(spec: ItemSpec) -> Readout:
     return spec.pair
 
 
+def graft_target(prompt: int, draw: int, n_prompts: int) -> int:
+    """The number of the readout prompt toward whose state a prompt is grafted: another one, by the draw."""
+    return (prompt + 1 + draw % (n_prompts - 1)) % n_prompts
+
+
 def _graft_partner(study: Study, spec: ItemSpec) -> Readout:
     """Another readout prompt's activation at the same word where there is one, else at its last function word."""
     numbers = [prompt.text.id for prompt in study.readout_prompts]
-    mine = numbers.index(spec.readout.text_id)
-    other = study.readout_prompts[(mine + 1 + spec.draw % (len(numbers) - 1)) % len(numbers)]
+    other = study.readout_prompts[graft_target(numbers.index(spec.readout.text_id), spec.draw, len(numbers))]
     same = [readout for readout in other.function if readout.word == spec.readout.word]
     return same[-1] if same else other.function[-1]
 

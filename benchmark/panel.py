@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from .statistics import Clusters, Estimate, Weights, cluster_mean, macro_auroc
+from .statistics import Clusters, Estimate, Weights, cluster_mean, cluster_ratio, macro_auroc
 
 Rows = NDArray[np.int64]
 
@@ -68,22 +68,21 @@ class Panel:
             return Clusters(concepts, prompts, nested=True, pool="natural")
         return Clusters(concepts, prompts)
 
-    def auroc(self, rows: Rows, *, allowed: Any = None) -> Estimate:
-        """Macro AUROC of own columns against other concepts' items [n_sets]; `allowed` as in `macro_auroc`."""
+    def auroc(self, rows: Rows, *, allowed: Any = None, strata: Any = None) -> Estimate:
+        """Macro AUROC of own columns against other concepts' items [n_sets]; the rest as in `macro_auroc`."""
         return macro_auroc(
-            self.scores[:, rows], self.clusters(rows), self.weights, allowed=allowed,
+            self.scores[:, rows], self.clusters(rows), self.weights, allowed=allowed, strata=strata,
             n_prompts=self.weights.prompt.shape[1],
         )  # fmt: skip
 
-    def against(self, rows: Rows, controls: Rows) -> Estimate:
+    def against(self, rows: Rows, controls: Rows, *, same: Sequence[str] = ("prompt", "position", "r")) -> Estimate:
         """Own column against concept-free controls *at the same readout and r*: AUROC stratified by prompt [n_sets].
 
         The mean over items of P(own score > the control's score), ties one half. Across prompts the prompt's own
         content would be compared too; at one readout a text that ignores the vector comes out at one half exactly. An
-        item whose control was excluded as an outlier is left out.
+        item whose control was excluded as an outlier is left out. same: what an item shares with its controls.
         """
-        keys = ["prompt", "position", "r"]
-        at = self.items[keys].astype(str).agg(" ".join, axis=1).to_numpy()
+        at = self.items[list(same)].astype(str).agg(" ".join, axis=1).to_numpy()
         rows = rows[np.isin(at[rows], at[controls])]
         own = self.items["concept_number"].iloc[rows].to_numpy().astype(np.int64)
         values = np.empty((len(self.sets), len(rows)))
@@ -97,6 +96,13 @@ class Panel:
         """The mean over items of values [n_sets, n_items of rows]."""
         return cluster_mean(
             values, self.clusters(rows), self.weights, bounds=bounds,
+            n_concepts=len(self.concepts), n_prompts=self.weights.prompt.shape[1],
+        )  # fmt: skip
+
+    def ratio(self, numerators: NDArray[Any], denominators: NDArray[Any], rows: Rows) -> Estimate:
+        """Sum of numerators / sum of denominators, each [n_sets, n_items of rows] or [n_items]: one set."""
+        return cluster_ratio(
+            numerators, denominators, self.clusters(rows), self.weights,
             n_concepts=len(self.concepts), n_prompts=self.weights.prompt.shape[1],
         )  # fmt: skip
 

@@ -19,6 +19,9 @@ from .task import Task
 #: New tokens that a generating verbalizer is expected to write per text.
 TOKENS_PER_TEXT = 24
 
+#: Tokens that an AR reads per text, the prompt around it included.
+TOKENS_PER_RECONSTRUCTION = 60
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -31,6 +34,7 @@ class Plan:
     reading_seconds: float
     gate_seconds: float
     text_seconds: float
+    vector_seconds: float
 
     @property
     def n_items(self) -> int:
@@ -38,7 +42,7 @@ class Plan:
 
     @property
     def seconds(self) -> float:
-        return self.reading_seconds + self.gate_seconds + self.text_seconds
+        return self.reading_seconds + self.gate_seconds + self.text_seconds + self.vector_seconds
 
 
 def plan_items(study: Study, tasks: Sequence[Task]) -> list[ItemSpec]:
@@ -47,12 +51,18 @@ def plan_items(study: Study, tasks: Sequence[Task]) -> list[ItemSpec]:
 
 
 def make_plan(
-    study: Study, tasks: Sequence[Task], n_verbalizers: int, n_generating: int, *, reads_prompts: bool = False
+    study: Study,
+    tasks: Sequence[Task],
+    n_verbalizers: int,
+    n_generating: int,
+    *,
+    reads_prompts: bool = False,
+    n_reconstructing: int = 0,
 ) -> Plan:
     """Count the work of a sketched study and time a sample of it (about three seconds).
 
     n_generating: verbalizers that write token by token about every item. reads_prompts: whether the reader that does so
-    about every distinct prompt is among them too.
+    about every distinct prompt is among them too. n_reconstructing: verbalizers whose AR reads every text.
     """
     specs = plan_items(study, tasks)
     suite = study.suite
@@ -71,6 +81,7 @@ def make_plan(
         reading_seconds=tokens / read_rate,
         gate_seconds=answers * NEW_TOKENS * (1 / decode_rate + 1 / read_rate),
         text_seconds=written / decode_rate,
+        vector_seconds=n_reconstructing * len(specs) * TOKENS_PER_RECONSTRUCTION / read_rate,
     )
 
 

@@ -7,7 +7,7 @@ import platform
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +26,7 @@ from .scoring.validation import ScorerValidity
 from .store import array_fingerprint
 from .study import Study
 from .task import Task
-from .transcript import OF_VECTORS, Transcript
+from .transcript import OF_VECTORS, Measured, Transcript
 from .verbalizers.asking import QUESTION, Asked
 from .verbalizing import verbalizer_fingerprint
 
@@ -34,7 +34,8 @@ from .verbalizing import verbalizer_fingerprint
 def tabulate_items(transcript: Transcript, scored: Scored) -> pd.DataFrame:
     """One row per item and verbalizer: its label, text, score rows, and what tasks measured (`task.column`).
 
-    Where a task asked a question of its own, those answers are rows too; `question` tells them from the others.
+    Where a task asked a question of its own, those answers are rows too, every item's; `question` tells them from the
+    others. The text of an item that the question was not asked of is empty, and no task scores it.
     """
     tables = []
     for question, by_name in scored.scores.items():
@@ -46,11 +47,17 @@ def tabulate_items(transcript: Transcript, scored: Scored) -> pd.DataFrame:
                 for task, measured in scored.measured.items():
                     for column, values in {**measured.get(OF_VECTORS, {}), **measured.get(name, {})}.items():
                         table[f"{task}.{column}"] = list(values.astype(np.float32)) if values.ndim > 1 else values
-                tables.append(table)
-            else:
-                tables.append(table[table["text"] != ""])
+            tables.append(table)
     joined = pd.concat(tables, ignore_index=True)
     return joined.astype({"logprob": "float64", "error": "object"})
+
+
+def record_measured(measured: Mapping[str, Measured]) -> dict[str, dict[str, list[str]]]:
+    """The names of the columns that tasks measured themselves, by task and verbalizer (see `Result.measured`)."""
+    return {
+        task: {name: list(columns) for name, columns in by_verbalizer.items()}
+        for task, by_verbalizer in measured.items()
+    }
 
 
 def _tabulate(
@@ -188,6 +195,7 @@ def record_provenance(
         d_model=study.site.d_model,
         injection_layer=study.injection_layer,
         preamble_tokens=len(study.preamble.ids),
+        readout_prompts=[prompt.text.id for prompt in study.readout_prompts],
         pack=study.pack.name,
         pack_fingerprint=study.pack.fingerprint(),
         vectors_fingerprint=array_fingerprint(activations.vectors.numpy()),

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from .errors import BadInput
-from .statistics import Interval
+from .statistics import Estimate, Interval
 from .store import write_atomically
 
 SCHEMA_VERSION = 1
@@ -88,6 +92,21 @@ class GateRow(_Record):
     example: str
 
 
+class SaidRow(_Record):
+    """Whether a verbalizer's texts say a concept that was steered upstream at one strength (see `said`)."""
+
+    verbalizer: str
+    scorer: str
+    concept: str
+    r: float
+    score: float
+    permuted: float
+    p: float
+    q: float
+    said: bool
+    n_prompts: int
+
+
 class ScorerRecord(_Record):
     """A scorer's validity on the pack's *validation* texts (see scoring/validation.py)."""
 
@@ -158,6 +177,9 @@ class Provenance(_Record):
     d_model: int
     injection_layer: int
     preamble_tokens: int
+    #: Ids of the neutral prompts in the order in which they are numbered, and resampled; results of nlabench before
+    #: this was recorded have none.
+    readout_prompts: list[str] = []
     pack: str
     pack_fingerprint: str
     vectors_fingerprint: str
@@ -186,8 +208,13 @@ class Result(_Record):
     verbalizers: dict[str, VerbalizerRecord]
     concepts: list[ConceptRecord]
     gate: list[GateRow]
+    #: Beside the gate, by the headline scorer: is what steers also said?
+    said: list[SaidRow] = []
     arms: list[ArmRecord]
     excluded_items: dict[str, int]
+    #: Which columns of `items.parquet` hold what a task measured itself, named `task.column`: by task and verbalizer,
+    #: "" where it was measured of the vectors, whoever verbalizes them.
+    measured: dict[str, dict[str, list[str]]] = {}
     metrics: list[MetricRow]
 
     @property
@@ -233,10 +260,48 @@ def read_result(file: Path) -> Result:
 def metric_row(interval: Interval, **fields: Any) -> MetricRow:
     """A metric row from an interval; infinite and undefined numbers become null."""
     notes = "; ".join(note for note in (interval.note, fields.pop("note", "")) if note)
-    return MetricRow(
+    row = MetricRow(
         value=finite(interval.estimate), low=finite(interval.low), high=finite(interval.high),
         n_concepts=interval.n_concepts, n_prompts=interval.n_prompts, note=notes, **fields,
     )  # fmt: skip
+    kept = _KEPT.get()
+    if kept is not None and interval.source is not None:
+        kept.append(EstimatedMetric(row, interval.source.at(interval.number)))
+    return row
+
+
+@dataclass(frozen=True)
+class EstimatedMetric:
+    """A metric row with the Estimate of one set that its interval was computed from."""
+
+    row: MetricRow
+    estimate: Estimate
+
+
+@dataclass(frozen=True)
+class MetricPair:
+    """One metric of two runs on the same items: rows that differ in the verbalizer alone."""
+
+    baseline: EstimatedMetric
+    candidate: EstimatedMetric
+
+
+_KEPT: ContextVar[list[EstimatedMetric] | None] = ContextVar("kept", default=None)
+
+
+@contextmanager
+def keep_estimates() -> Iterator[list[EstimatedMetric]]:
+    """Within it, `metric_row` keeps what each row's interval was computed from, for whoever pairs rows.
+
+    A task returns rows, and two rows' intervals do not give their difference's. Not kept otherwise: the Estimates of a
+    whole run take gigabytes.
+    """
+    kept: list[EstimatedMetric] = []
+    token = _KEPT.set(kept)
+    try:
+        yield kept
+    finally:
+        _KEPT.reset(token)
 
 
 def finite(number: float) -> float | None:

@@ -21,6 +21,7 @@ from .planning import Plan, make_plan, plan_items
 from .recording import (
     record_arms,
     record_concept,
+    record_measured,
     record_provenance,
     record_scorer,
     record_verbalizer,
@@ -28,6 +29,7 @@ from .recording import (
 )
 from .records import GateRow, Result, finite, write_result
 from .roster import QUICK, WITHOUT_FLOORS, Roster, load_roster, roster_names
+from .said import judge_sayings
 from .scored import RESAMPLES, score_transcript
 from .scoring.base import DEFAULT_SCORERS, load_scorers
 from .scoring.validation import validate_scorer
@@ -35,7 +37,7 @@ from .store import Store, write_atomically
 from .study import Study, complete_study, sketch_study
 from .subject import DEFAULT_SUBJECT, load_subject
 from .suites import Suite, load_suite
-from .task import Task, load_tasks
+from .task import MeasuringTask, Task, load_tasks
 from .transcript import Transcript, load_evaluator
 from .verbalizers.asking import QUESTION, Asked
 from .verbalizers.base import Verbalization
@@ -120,7 +122,7 @@ def run(
     """Score verbalizers and leave `result.json`, `items.parquet` and `report.html` in `out`.
 
     verbalizers: names, `module:object` strings, objects, or bare functions `list[vector] -> list[str]`; by default the
-    built-in ones. The floor, the ceiling and a reader of the last token always run beside them.
+    built-in ones. The floor, the ceiling and the suite's readers of text always run beside them.
 
     Raises:
         BadInput: see `set_up`, `load_roster` and `verbalize_items`. Finished work is kept; the same call resumes.
@@ -139,8 +141,12 @@ def plan_run(bench: Bench, verbalizers: Sequence[str | Any]) -> Plan:
     names = roster_names(verbalizers, bench.sketch.site, bench.suite.readers)
     generating = sum(not (isinstance(name, str) and (name in QUICK or name == "prompt-reader")) for name in names)
     floors = 2 * sum(not (isinstance(name, str) and name in WITHOUT_FLOORS) for name in names)
-    reads = "prompt-reader" in names
-    return make_plan(bench.sketch, bench.tasks, len(names) + floors, generating, reads_prompts=reads)
+    # Before anything is loaded, an NLA shows by its name alone; most have an AR, which then reads what they write.
+    nlas = sum(isinstance(name, str) and name.startswith("nla:") for name in names)
+    return make_plan(
+        bench.sketch, bench.tasks, len(names) + floors, generating, reads_prompts="prompt-reader" in names,
+        n_reconstructing=nlas if any(isinstance(task, MeasuringTask) for task in bench.tasks) else 0,
+    )  # fmt: skip
 
 
 def complete_run(bench: Bench, study: Study, activations: Activations, roster: Roster, out: Path) -> Result:
@@ -169,8 +175,10 @@ def complete_run(bench: Bench, study: Study, activations: Activations, roster: R
         verbalizers={name: record_verbalizer(name, transcript, bench.tasks) for name in transcript.verbalized},
         concepts=[record_concept(study, name) for name in study.pack.names],
         gate=[GateRow(**{**row, "loss": finite(row["loss"])}) for row in gate.to_dict("records")],
+        said=judge_sayings(scored.panel, ranking.name, study.suite.gate_strengths),
         arms=record_arms(activations.labels),
         excluded_items={str(arm): int(n) for arm, n in outliers.groupby("arm").size().items()},
+        measured=record_measured(scored.measured),
         metrics=scored.metrics,
     )
     result = result.model_copy(update={"findings": findings.find(result)})

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from .panel import Panel
 from .records import MetricRow
-from .scoring.base import Standardized, score_unique
+from .scoring.base import DIGITS, Standardized, score_unique
 from .scoring.validation import agreement
-from .statistics import resample
+from .statistics import Weights, resample
 from .task import MeasuringTask, Task
 from .transcript import Measured, Transcript
 from .verbalizers.asking import QUESTION
@@ -24,7 +25,8 @@ RESAMPLES = 10_000
 class Scored:
     """scores: by question and verbalizer, [n_scorers, n_items, n_concepts]; measured: by task.
 
-    agreement: of each two scorers over the run's distinct texts (see `scoring.validation.agreement`).
+    agreement: of each two scorers over the run's distinct texts (see `scoring.validation.agreement`). panel: of the
+    texts that most tasks share.
     """
 
     metrics: list[MetricRow]
@@ -32,15 +34,14 @@ class Scored:
     scores: Mapping[str, Mapping[str, NDArray[np.float64]]]
     measured: Mapping[str, Measured]
     agreement: Mapping[tuple[str, str], float]
+    panel: Panel
 
 
 def score_transcript(transcript: Transcript, tasks: Sequence[Task], scorers: Sequence[Standardized]) -> Scored:
     """Score every text and compute every task's metrics."""
     names = list(transcript.verbalized)
     texts = {name: transcript.texts(name) for name in names}
-    flat = [text for name in names for text in texts[name]]
-    table = score_unique(scorers, flat)  # [n_scorers, n_verbalizers * n_items, n_concepts]
-    distinct = sorted({text: i for i, text in enumerate(flat)}.values())
+    table = score_unique(scorers, [text for name in names for text in texts[name]])
     scorer_names = [scorer.name for scorer in scorers]
     scores = {QUESTION: dict(zip(names, np.split(table, len(names), axis=1), strict=True))}
     for question, answers in transcript.answers.items():
@@ -51,43 +52,116 @@ def score_transcript(transcript: Transcript, tasks: Sequence[Task], scorers: Seq
         for question in scores
     }
     measured = {
-        task.name: task.measure(transcript.asked(task.asks)) for task in tasks if isinstance(task, MeasuringTask)
+        task.name: round_rows(task.measure(transcript.asked(task.asks)))
+        for task in tasks
+        if isinstance(task, MeasuringTask)
     }
-    kept = np.flatnonzero(~transcript.activations.labels["outlier"].to_numpy())
-    metrics = []
-    for task in tasks:
-        panel = panels.get(task.asks, panels[QUESTION])
-        own = {name: {c: v[kept] for c, v in columns.items()} for name, columns in measured.get(task.name, {}).items()}
-        metrics += task.score(replace(panel, measured=own))
-    return Scored(metrics, scorer_names, scores, measured, agreement(scorer_names, table[:, distinct]))
+    metrics = score_tasks(tasks, panels, measured, transcript.activations.labels)
+    agreed = agree_on_texts(scorer_names, texts, scores[QUESTION])
+    return Scored(metrics, scorer_names, scores, measured, agreed, panels[QUESTION])
 
 
 def make_panel(transcript: Transcript, scores: Mapping[str, NDArray[np.float64]], scorer_names: Sequence[str]) -> Panel:
     """The panel of a transcript, outliers taken out. scores: by verbalizer [n_scorers, n_items, n_concepts]."""
+    texts = {name: transcript.texts(name) for name in transcript.verbalized}
+    return assemble_panel(transcript.activations.labels, texts, scores, scorer_names, describe_design(transcript))
+
+
+@dataclass(frozen=True)
+class Design:
+    """What a panel is made of beside its items and texts.
+
+    readout_prompts: their ids, as they are numbered. excluded: per "injection/kind", concepts left out of the headline.
+    """
+
+    concepts: list[str]
+    families: list[str]
+    readout_prompts: list[str]
+    roles: Mapping[str, str]
+    excluded: Mapping[str, Mapping[str, str]]
+    weights: Weights
+
+
+def describe_design(transcript: Transcript) -> Design:
+    """The design of a run."""
     study, roster = transcript.study, transcript.roster
-    items = transcript.activations.labels.copy()
-    numbers = {name: i for i, name in enumerate(study.pack.names)}
-    readout = {prompt.text.id: i for i, prompt in enumerate(study.readout_prompts)}
-    natural = {text: i for i, text in enumerate(sorted(items.loc[items["arm"] == "natural", "prompt"].unique()))}
-    items["concept_number"] = items["concept"].map(numbers)
-    items["prompt_number"] = items["prompt"].map({**natural, **readout})
-    kept = np.flatnonzero(~items["outlier"].to_numpy())
-    names = list(transcript.verbalized)
     roles = {name: v.card.role for name, v in roster.verbalizers.items()} | {
         name: card.role for name, (card, _) in roster.permuted.items()
     }
-    texts = {name: transcript.texts(name) for name in names}
-    return Panel(
-        items=items.iloc[kept].reset_index(drop=True),
-        scores=np.concatenate([scores[name] for name in names])[:, kept],
-        sets=[(name, scorer) for name in names for scorer in scorer_names],
-        texts={name: [texts[name][i] for i in kept] for name in names},
-        roles=roles,
+    return Design(
         concepts=study.pack.names,
         families=study.pack.families,
+        readout_prompts=[prompt.text.id for prompt in study.readout_prompts],
+        roles=roles,
         excluded={
             f"{injection}/{kind}": {name: study.exclusion(name, injection, kind) for name in study.pack.names}
             for injection, kind in study.matched
         },
         weights=resample(len(study.pack.names), len(study.readout_prompts), RESAMPLES, study.suite.seed),
     )
+
+
+def assemble_panel(
+    labels: pd.DataFrame,
+    texts: Mapping[str, Sequence[str]],
+    scores: Mapping[str, NDArray[np.float64]],
+    scorer_names: Sequence[str],
+    design: Design,
+) -> Panel:
+    """A panel, outliers taken out.
+
+    labels: of every item; texts and scores [n_scorers, n_items, n_concepts]: by verbalizer, in the same order.
+    """
+    items = labels.copy()
+    numbers = {name: i for i, name in enumerate(design.concepts)}
+    readout = {prompt: i for i, prompt in enumerate(design.readout_prompts)}
+    natural = {text: i for i, text in enumerate(sorted(items.loc[items["arm"] == "natural", "prompt"].unique()))}
+    items["concept_number"] = items["concept"].map(numbers)
+    items["prompt_number"] = items["prompt"].map({**natural, **readout})
+    kept = find_kept(labels)
+    return Panel(
+        items=items.iloc[kept].reset_index(drop=True),
+        scores=np.concatenate([scores[name] for name in texts])[:, kept],
+        sets=[(name, scorer) for name in texts for scorer in scorer_names],
+        texts={name: [said[i] for i in kept] for name, said in texts.items()},
+        roles=design.roles,
+        concepts=design.concepts,
+        families=design.families,
+        excluded=design.excluded,
+        weights=design.weights,
+    )
+
+
+def find_kept(labels: pd.DataFrame) -> NDArray[np.int64]:
+    """The row numbers of the items that are no outliers."""
+    return np.flatnonzero(~labels["outlier"].to_numpy(dtype=bool))
+
+
+def score_tasks(
+    tasks: Sequence[Task], panels: Mapping[str, Panel], measured: Mapping[str, Measured], labels: pd.DataFrame
+) -> list[MetricRow]:
+    """Every task's metrics, each on the panel of its question, with what it measured itself of every item."""
+    kept = find_kept(labels)
+    metrics = []
+    for task in tasks:
+        panel = panels.get(task.asks, panels[QUESTION])
+        own = {name: {c: v[kept] for c, v in columns.items()} for name, columns in measured.get(task.name, {}).items()}
+        metrics += task.score(replace(panel, measured=own))
+    return metrics
+
+
+def round_rows(measured: Measured) -> Measured:
+    """What a task measured, with rows of numbers rounded as scores are: a record keeps both in float32."""
+    return {
+        name: {column: np.round(v, DIGITS) if v.ndim > 1 else v for column, v in columns.items()}
+        for name, columns in measured.items()
+    }
+
+
+def agree_on_texts(
+    scorer_names: Sequence[str], texts: Mapping[str, Sequence[str]], scores: Mapping[str, NDArray[np.float64]]
+) -> dict[tuple[str, str], float]:
+    """The agreement of each two scorers over the distinct texts of all verbalizers."""
+    flat = [text for said in texts.values() for text in said]
+    distinct = sorted({text: i for i, text in enumerate(flat)}.values())
+    return agreement(scorer_names, np.concatenate([scores[name] for name in texts], axis=1)[:, distinct])

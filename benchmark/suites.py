@@ -69,6 +69,17 @@ QUICK = Suite(
 STANDARD = Suite(
     name="standard",
     version="2",
+    tasks=(
+        "concept_identification",
+        "dose_response",
+        "confabulation",
+        "content_retention",
+        "reconstruction",
+        "functional_round_trip",
+        "off_manifold_detection",
+        "privileged_information",
+        "self_consistency",
+    ),
     readers=("last-token", "last-four", "prompt-retrieval", "prompt-reader"),
     n_concepts=52,
     natural_per_concept=8,

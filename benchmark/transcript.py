@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -59,6 +59,8 @@ class Transcript:
     answers: Mapping[str, Mapping[str, Verbalized]]
     engine: Engine
     evaluator: NamedReconstructor | None = None
+    #: Vectors of texts that were read already, by reconstructor: tasks and controls share most of their texts.
+    known_vectors: dict[str, dict[str, Tensor]] = field(default_factory=dict, repr=False)
 
     def asked(self, question: str) -> Transcript:
         """The transcript of a task: answers to its question stand in the place of other texts."""
@@ -78,23 +80,24 @@ class Transcript:
         ]
 
     def reconstruct(self, by: NamedReconstructor, texts: Sequence[str]) -> Tensor:
-        """The vectors of texts [n_texts, d_model], float32, raw scale. Each distinct text is read once.
+        """The vectors of texts [n_texts, d_model], float32, raw scale. Each distinct text is read once in a run.
 
         Raises:
             BadInput: a vector is not finite, or of another width.
         """
-        distinct = list(dict.fromkeys(texts))
+        known = self.known_vectors.setdefault(by.fingerprint, {})
+        new = sorted({text for text in texts if text not in known})
         chunks = []
-        for start in range(0, len(distinct), TEXTS_PER_CHUNK):
-            part = distinct[start : start + TEXTS_PER_CHUNK]
+        for start in range(0, len(new), TEXTS_PER_CHUNK):
+            part = new[start : start + TEXTS_PER_CHUNK]
             key = content_key(
                 version=RECONSTRUCTION_VERSION, reconstructor=by.fingerprint, site=asdict(self.study.site), texts=part
             )
             chunks.append(Chunk("vectors", key, len(part), partial(_reconstruct_chunk, by, part, self.study.site)))
         payloads = self.engine.run(f"{by.name} (vectors of texts)", chunks)
-        vectors = torch.cat([torch.from_numpy(payload.arrays["vectors"]) for payload in payloads])
-        number = {text: i for i, text in enumerate(distinct)}
-        return vectors[[number[text] for text in texts]]
+        vectors = [vector for payload in payloads for vector in torch.from_numpy(payload.arrays["vectors"])]
+        known.update(zip(new, vectors, strict=True))
+        return torch.stack([known[text] for text in texts])
 
 
 def _reconstruct_chunk(by: NamedReconstructor, texts: Sequence[str], site: Site) -> Payload:

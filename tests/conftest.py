@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import hashlib
+import math
 import os
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import hypothesis
+import numpy as np
+import pandas as pd
 import pytest
 import safetensors.torch
 import torch
 import transformers as hf
 import yaml
+from nlabench.benchmark.concepts import NEUTRAL_PURPOSES, PURPOSES, Concept, ConceptPack, Text
+from nlabench.benchmark.records import (
+    ConceptRecord,
+    GateRow,
+    Provenance,
+    Result,
+    ScorerRecord,
+    VerbalizerRecord,
+    write_result,
+)
+from nlabench.benchmark.rescoring import rescore
+from nlabench.benchmark.scoring.base import Standardized, score_unique, standardize
+from nlabench.benchmark.stored_run import read_run
 from nlabench.benchmark.subject import Subject, find_blocks, load_subject, wrap_subject
+from nlabench.benchmark.suites import QUICK
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 
 # Unless told to sleep (scripts/environment.sh does), torch's threads wait for each other by spinning: with anything
@@ -264,3 +284,175 @@ def write_nla() -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def nla_tokenizer() -> Callable[[], hf.PreTrainedTokenizerFast]:
     return _nla_tokenizer
+
+
+# -- a run on disk whose texts are planted, and a scorer that reads words -------------------------------------------
+
+PLANTED_CONCEPTS, PLANTED_PROMPTS, PLANTED_GRID = 24, 8, (0.1, 1.0)
+PLANTED_TASKS = {"concept_identification": "1", "confabulation": "1"}
+
+
+@dataclasses.dataclass(frozen=True)
+class _WordScorer:
+    """Scores a text by whether a concept's title is a word of it, and by a little that every text differs in."""
+
+    titles: list[str]
+    fingerprint: str
+    name: str = "words"
+
+    def score(self, texts: Sequence[str]) -> np.ndarray[Any, np.dtype[np.float64]]:
+        return np.array([[self._score(text, title) for title in self.titles] for text in texts])
+
+    def _score(self, text: str, title: str) -> float:
+        return (title in text.split()) + zlib.crc32(f"{text} {title}".encode()) / 2**33
+
+
+def _planted_pack(n_concepts: int = PLANTED_CONCEPTS) -> ConceptPack:
+    def texts(owner: str, purpose: str, n: int) -> tuple[Text, ...]:
+        return tuple(Text(f"{owner}/{purpose}/{i}", f"{purpose} text {i} of {owner}") for i in range(n))
+
+    concepts = tuple(
+        Concept(f"c{c}", f"c{c}", f"About c{c}.", f"family {c % 3}", None, {p: texts(f"c{c}", p, 2) for p in PURPOSES})
+        for c in range(n_concepts)
+    )
+    neutral = {p: texts("neutral", p, 8) for p in NEUTRAL_PURPOSES}
+    return ConceptPack("planted", concepts, neutral).select(n_concepts)  # the families in turn, as a run has it
+
+
+def _build_word_scorer(pack: ConceptPack) -> _WordScorer:
+    return _WordScorer([c.title for c in pack.concepts], f"words:{pack.fingerprint()}")
+
+
+def _planted_labels() -> pd.DataFrame:
+    rows: list[dict[str, Any]] = []
+
+    def add(arm: str, prompt: str, concept: int | None = None, **more: Any) -> None:
+        rows.append(
+            {
+                "arm": arm, "injection": "none", "level": "grid", "concept": None if concept is None else f"c{concept}",
+                "prompt": prompt, "position": 5, "kind": "function", "word": "the", "r": 0.0, "draw": 0, "pair": None,
+                "norm": 9.0, "unsteered_norm": 9.0, "displacement": 0.0, "angle": 0.0, "evidence": math.nan,
+                "outlier": False, **more,
+            }
+        )  # fmt: skip
+
+    for c in range(PLANTED_CONCEPTS):
+        for k in range(4):
+            prompt, text = f"p{(c + 3 * k) % PLANTED_PROMPTS}", f"c{c}/natural/{k}"
+            add("natural", text, c)
+            add("steered", prompt, c, injection="readout", level="matched", r=0.07, pair=f"{text}@5")
+        for r in PLANTED_GRID:
+            add("steered", f"p{c % PLANTED_PROMPTS}", c, injection="readout", r=r)
+    for p in range(PLANTED_PROMPTS):
+        add("neutral", f"p{p}")
+        for r in PLANTED_GRID:
+            add("permuted", f"p{p}", injection="readout", r=r)
+    labels = pd.DataFrame(rows)
+    labels.insert(0, "item_id", [hashlib.sha256(repr(row).encode()).hexdigest()[:16] for row in rows])
+    return labels.sort_values("item_id", ignore_index=True)
+
+
+def _planted_result(scorer: Standardized, verbalizers: Sequence[str], **provenance: Any) -> Result:
+    suite = QUICK.model_copy(update={"name": "planted", "n_concepts": PLANTED_CONCEPTS, "tasks": tuple(PLANTED_TASKS)})
+    sure = dict.fromkeys(("naming", "being", "empty", "all_concepts", "negated", "stuffed"), 1.0)
+    return Result(
+        provenance=Provenance(
+            **{
+                "nlabench": "0", "suite": suite.model_dump(mode="json"), "tasks": PLANTED_TASKS, "subject": "planted",
+                "subject_fingerprint": "0", "subject_blocks": 4, "dtype": "float32", "device": "cpu", "layer": 2,
+                "d_model": 4, "injection_layer": 1, "preamble_tokens": 0, "pack": "planted",
+                # Not in the order of their names: that is a thing which only the record knows.
+                "readout_prompts": [f"p{3 * p % PLANTED_PROMPTS}" for p in range(PLANTED_PROMPTS)],
+                "pack_fingerprint": _planted_pack().fingerprint(), "vectors_fingerprint": "0", "seed": 0,
+                "resamples": 200, "libraries": {}, "python": "3", "git": None, "started": "", "seconds": 0.0,
+                "arguments": {}, **provenance,
+            }
+        ),
+        findings=[],
+        scorers=[
+            ScorerRecord(
+                name=scorer.name, fingerprint=scorer.fingerprint, ranks=True, foreign=None, naming_top1=1, being_top1=1,
+                weakest=[], **sure,
+            )
+        ],
+        scorer_agreement=[],
+        verbalizers={
+            name: VerbalizerRecord(
+                card={"name": name, "role": "submitted"}, fingerprint=name, n_texts=1, n_failed=0, distinct_texts=1,
+                seconds=0, texts_per_second=None, rerun_checked=None, rerun_agreed=None,
+            )
+            for name in verbalizers
+        },
+        concepts=[
+            ConceptRecord(
+                name=c.name, title=c.title, family=c.family, description=c.description, method="", contrast="",
+                split_half=0.9, split_half_upstream=0.9, length=1.0, matched_r={"readout/function": 0.07},
+                natural_evidence={"readout/function": 0.1}, excluded={},
+            )
+            for c in _planted_pack().concepts
+        ],
+        gate=[
+            GateRow(
+                concept="c0", r=0.3, score=1, permuted=0, p=0.01, q=0.01, loss=2, distinct_2=1, steers=True, example=""
+            )
+        ],
+        arms=[],
+        excluded_items={},
+        metrics=[],
+    )  # fmt: skip
+
+
+def _write_planted_run(folder: Path, said: Mapping[str, Sequence[str]], **provenance: Any) -> Path:
+    pack = _planted_pack()
+    scorer = standardize(_build_word_scorer(pack), [text.text for text in pack.neutral["reference"]])
+    labels, result = _planted_labels(), _planted_result(scorer, list(said), **provenance)
+    tables = [
+        labels.assign(
+            verbalizer=name, text=list(texts), logprob=math.nan, error=None,
+            score_words=list(score_unique([scorer], texts)[0].astype(np.float32)),
+        )
+        for name, texts in said.items()
+    ]  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    pd.concat(tables, ignore_index=True).to_parquet(folder / "items.parquet", index=False)
+    write_result(result, folder / "result.json")
+    write_result(rescore(read_run(folder)), folder / "result.json")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def planted_labels() -> pd.DataFrame:
+    """The labels of a planted run, in the order in which `write_planted_run` takes texts."""
+    return _planted_labels()
+
+
+@pytest.fixture(scope="session")
+def write_planted_run() -> Callable[..., Path]:
+    """Writes a run as `nlabench run` leaves it, of given texts: `write_planted_run(folder, {verbalizer: texts})`.
+
+    Its one scorer finds words. Further arguments are fields of the provenance.
+    """
+    return _write_planted_run
+
+
+@pytest.fixture
+def planted_pack(monkeypatch: pytest.MonkeyPatch) -> ConceptPack:
+    """The pack of a planted run; its scorer is known while the test runs."""
+    monkeypatch.setattr("nlabench.benchmark.scoring.base.known_scorers", lambda: {"words": _build_word_scorer})
+    return _planted_pack()
+
+
+@pytest.fixture(scope="session")
+def say_planted(planted_labels: pd.DataFrame) -> Callable[..., list[str]]:
+    """Texts that name their item's concept, but for a share, with words of their own: `say_planted(0.2, seed=1)`."""
+
+    def say(silent: float = 0.0, *, seed: int = 0) -> list[str]:
+        rng = np.random.default_rng(seed)
+        words = rng.integers(0, 10_000, len(planted_labels))
+        quiet = rng.random(len(planted_labels)) < silent
+        return [
+            f"text {word}" if no or concept is None else f"text {word} {concept}"
+            for word, no, concept in zip(words, quiet, planted_labels["concept"], strict=True)
+        ]
+
+    return say

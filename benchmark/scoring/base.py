@@ -95,10 +95,14 @@ def load_scorers(pack: ConceptPack, names: Sequence[str] = DEFAULT_SCORERS) -> l
     for name in names:
         if name not in known:
             raise BadInput(f"There is no scorer {name!r}. Known are {', '.join(sorted(known))}.")
-        scorer = known[name](pack)
-        scores = scorer.score(reference)
-        loaded.append(Standardized(scorer, scores.mean(0), np.maximum(scores.std(0, ddof=1), 1e-9)))
+        loaded.append(standardize(known[name](pack), reference))
     return loaded
+
+
+def standardize(scorer: Scorer, reference: Sequence[str]) -> Standardized:
+    """A scorer with its columns centred and scaled on reference texts."""
+    scores = scorer.score(reference)
+    return Standardized(scorer, scores.mean(0), np.maximum(scores.std(0, ddof=1), 1e-9))
 
 
 def score_unique(scorers: Sequence[Scorer], texts: Sequence[str]) -> NDArray[Any]:

@@ -81,6 +81,21 @@ class Reconstructor(Protocol):
         ...
 
 
+@runtime_checkable
+class Detector(Protocol):
+    """A verbalizer that can tell, by its own lights, that a vector is none it should describe: a reject option."""
+
+    @property
+    def card(self) -> VerbalizerCard: ...
+
+    def detect(self, batch: ActivationBatch) -> Sequence[float]:
+        """A finite number per vector of the batch, in order, higher where the vector was more likely moved (steered).
+
+        Only their order counts. A number may not depend on the other vectors.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class ReadPrompt:
     """What a text-only reader is given: the prompt up to the readout, its last token, and its last four."""

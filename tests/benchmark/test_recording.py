@@ -22,6 +22,7 @@ from nlabench.benchmark.verbalizing import Verbalized
 
 ITEMS = Activations(torch.eye(3), pd.DataFrame({"item_id": ["a", "b", "c"], "position": [60, 70, 80]}))
 SCORES = np.zeros((1, 3, 2))
+PANEL: Any = None  # what is written down of items and texts needs none
 
 
 class Fixed:
@@ -39,7 +40,7 @@ def transcribe(*texts: Verbalization, verbalizer: Any = None) -> Transcript:
 
 
 def score(**measured: Any) -> Scored:
-    return Scored([], ["scorer"], {QUESTION: {"fixed": SCORES}}, measured, {})
+    return Scored([], ["scorer"], {QUESTION: {"fixed": SCORES}}, measured, {}, PANEL)
 
 
 def test_flags_of_texts_are_counted_in_the_verbalizers_warnings() -> None:
@@ -77,10 +78,10 @@ def test_answers_to_a_tasks_own_question_are_rows_of_their_own_and_the_questions
     said = transcribe(*(Verbalization(text) for text in "xyz"), verbalizer=asked)
     answers = Verbalized([Verbalization("a"), Verbalization(""), Verbalization("b")], 1.0, 2, None, None)
     said = replace(said, answers={"Why?": {"fixed": answers}})
-    both = Scored([], ["scorer"], {QUESTION: {"fixed": SCORES}, "Why?": {"fixed": SCORES}}, {}, {})
+    both = Scored([], ["scorer"], {QUESTION: {"fixed": SCORES}, "Why?": {"fixed": SCORES}}, {}, {}, PANEL)
     table = tabulate_items(said, both)
-    assert table["text"].tolist() == ["x", "y", "z", "a", "b"]
-    assert table["question"].tolist() == [QUESTION] * 3 + ["Why?"] * 2
+    assert table["text"].tolist() == ["x", "y", "z", "a", "", "b"]
+    assert table["question"].tolist() == [QUESTION] * 3 + ["Why?"] * 3
     tasks: Any = [SimpleNamespace(name="one", asks=QUESTION), SimpleNamespace(name="other", asks="Why?")]
     assert record_verbalizer("fixed", said, tasks).questions == {"one": QUESTION, "other": "Why?"}
     chosen = transcribe(Verbalization("x"), verbalizer=Asked(Oracle(), "Who?", fixed=True))
