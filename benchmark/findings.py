@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
 from .records import MetricRow, Result
+from .said import cross
+from .text_controls import MEANINGS
 
 TASK = "concept_identification"
 
+#: A test over so few prompts a concept misses what is not said clearly.
+FEW_PROMPTS = 4
+
+Place = tuple[str, str, float | None]  # arm, injection, r
+
 
 def find(result: Result) -> list[str]:
-    """The sentences of a result: what was measured, then one or two per verbalizer under test."""
+    """The sentences of a result: what was measured, then what each verbalizer under test did in the tasks that ran."""
     headline = result.headline_scorer
     sentences = []
     if not any(scorer.ranks for scorer in result.scorers):
@@ -21,6 +31,10 @@ def find(result: Result) -> list[str]:
     tested = [name for name, v in result.verbalizers.items() if v.card["role"] in ("submitted", "baseline")]
     for name in tested:
         sentences += _about(result, name, headline)
+        if result.verbalizers[name].card["role"] == "submitted":
+            sentences += _about_sayings(result, name)
+            sentences += _about_reconstruction(result, name)
+            sentences += _about_information(result, name, headline)
     ceiling = next((n for n, v in result.verbalizers.items() if v.card["role"] == "ceiling"), None)
     if ceiling is not None:
         sentences += _about_ceiling(result, ceiling, headline)
@@ -104,6 +118,154 @@ def _about_dose(result: Result, name: str, scorer: str) -> list[str]:
         f"Moved along the concept's direction, the texts of {name} come halfway to the ceiling at r = {half.value:.2f} "
         f"[{low}, {high}]."
     ]
+
+
+def crossing_strength(result: Result) -> float | None:
+    """Where *steers x said* is told: of the strengths that both were judged at, the one at which most directions steer.
+
+    The smallest of several; None where there is none.
+    """
+    common = {row.r for row in result.gate} & {row.r for row in result.said}
+    steering = {r: sum(row.steers for row in result.gate if row.r == r) for r in common}
+    return max(steering, key=lambda r: (steering[r], -r), default=None)
+
+
+def _about_sayings(result: Result, name: str) -> list[str]:
+    """Of the directions that steer, how many the texts say; and how many that do not steer."""
+    r, said = crossing_strength(result), [row for row in result.said if row.verbalizer == name]
+    if r is None or not said:
+        return []
+    found = cross(result.gate, said, r)
+    steering, both = len(found.steers_and_said) + len(found.steers_unsaid), len(found.steers_and_said)
+    if not steering:
+        return []
+    steers = "1 direction steers" if steering == 1 else f"{steering} directions steer"
+    idle = len(found.said_without_steering)
+    few = max(row.n_prompts for row in said)
+    caution = f" (each read in {few} prompts: what is not said clearly is missed)" if few <= FEW_PROMPTS else ""
+    return [
+        f"Upstream at r = {r:g}, {steers}; {name} says {both} of them, and says {idle} that "
+        f"{'does' if idle == 1 else 'do'} not steer{caution}."
+    ]
+
+
+@dataclass(frozen=True)
+class _Explained:
+    """Of one cell, the variance explained over the held-out mean: by the own texts, by controls, and the leads."""
+
+    where: str
+    own: MetricRow
+    controls: dict[str, MetricRow]
+    leads: dict[str, MetricRow]
+
+
+def _explained(rows: Iterable[MetricRow], where: str) -> list[_Explained]:
+    """A list of one, or of none where the own texts' figure is not there."""
+    values, leads = {}, {}
+    for row in rows:
+        metric, _, control = row.metric.partition(".")
+        if metric == "fve_over_mean" and row.value is not None:
+            values[control] = row
+        elif metric == "fve_over_mean_lead" and row.versus is not None:
+            leads[row.versus] = row
+    own = values.pop("", None)
+    return [] if own is None else [_Explained(where, own, values, leads)]
+
+
+def _about_reconstruction(result: Result, name: str) -> list[str]:
+    """What the texts explain over the held-out mean, beside the best control, and whether the quotes alone do it."""
+    rows = result.select(task="reconstruction", verbalizer=name)
+    matched = [row for row in rows if row.arm == "steered" and row.level == "matched"]
+    cells = _explained([row for row in rows if row.arm == "natural"], "natural activations")
+    cells += _explained(matched, "steered ones of matched evidence" if cells else "steered activations")
+    if not cells:
+        return []
+    explained = " and ".join(f"{_show(cell.own)} on {cell.where}" for cell in cells)
+    first = f"Of what the held-out mean leaves unexplained, the texts of {name} explain {explained}"
+    controls = {control: row.value or 0.0 for control, row in cells[0].controls.items() if control in MEANINGS}
+    if controls:
+        best = max(controls, key=lambda control: controls[control])
+        theirs = " and ".join(_show(cell.controls[best]) for cell in cells if best in cell.controls)
+        first += f"; the best control ({best.replace('_', ' ')}) {theirs}"
+        unbeaten = [cell.where for cell in cells if best in cell.leads and _side(cell.leads[best]) < 1]
+        first += f", which they do not beat on {' nor on '.join(unbeaten)}" if unbeaten else ""
+    return [first + ".", *_about_quotes(cells)]
+
+
+def _about_quotes(cells: Sequence[_Explained]) -> list[str]:
+    """What is left where the quotes are taken out of the texts; nothing where there was nothing to lose."""
+    cells = [cell for cell in cells if _side(cell.own) > 0 and "quotes_stripped" in cell.controls]
+    if not cells:
+        return []
+    left = " and ".join(_show(cell.controls["quotes_stripped"]) for cell in cells)
+    verdicts = [_survival(cell) for cell in cells]
+    if len(set(verdicts)) == 1:
+        told = verdicts[0]
+    else:
+        told = ", ".join(f"{verdict} on {cell.where}" for cell, verdict in zip(cells, verdicts, strict=True))
+    only = f" on {cells[0].where}" if len(cells) == 1 else ""
+    return [f"Without the quotes in them{only} that is {left}: {told}."]
+
+
+def _survival(cell: _Explained) -> str:
+    if _side(cell.controls["quotes_stripped"]) < 1:
+        return "it does not survive"
+    lost = "quotes_stripped" in cell.leads and _side(cell.leads["quotes_stripped"]) > 0
+    return "part of it survives" if lost else "it survives"
+
+
+def strongest_readers(rows: Iterable[MetricRow], readers: set[str]) -> dict[Place, list[str]]:
+    """Per cell, the readers of text with the highest AUROC among items that share their tokens: several where tied.
+
+    rows: metric rows of privileged_information and one scorer.
+    """
+    best: dict[Place, tuple[float, list[str]]] = {}
+    for row in rows:
+        if row.metric != "auroc_same_tokens" or row.verbalizer not in readers or row.value is None:
+            continue
+        place = (row.arm, row.injection, row.r)
+        highest, names = best.get(place, (-1.0, []))
+        if row.value > highest:
+            best[place] = row.value, [row.verbalizer]
+        elif row.value == highest:
+            names.append(row.verbalizer)
+    return {place: names for place, (_, names) in best.items()}
+
+
+def _about_information(result: Result, name: str, scorer: str) -> list[str]:
+    """Where the words are the same: is more said than the strongest reader of text says, and from which r on?"""
+    rows = result.select(task="privileged_information", scorer=scorer)
+    readers = {other for other, record in result.verbalizers.items() if record.card["role"] == "reader"}
+    strongest = strongest_readers(rows, readers)
+    over = {
+        (row.arm, row.injection, row.r): row
+        for row in rows
+        if row.metric == "information_over_text" and row.verbalizer == name
+        and row.versus == strongest.get((row.arm, row.injection, row.r), [""])[0]
+    }  # fmt: skip
+    parts = []
+    natural = over.get(("natural", "none", None))
+    if natural is not None:
+        side = {1: "above", -1: "below", 0: "not to be told from"}[_side(natural)]
+        lead = _show(natural, signed=True)
+        parts.append(
+            f"{name} is {side} the strongest reader of text, {natural.versus}, on natural activations ({lead})"
+        )
+    grid = sorted(r for arm, injection, r in over if arm == "steered" and injection == "readout" and r is not None)
+    if grid:
+        subject = "on steered ones it" if parts else f"on steered activations {name}"
+        parts.append(f"{subject} {_says_more([over['steered', 'readout', r] for r in grid])}")
+    return [f"Where the words are the same, {'; '.join(parts)}."] if parts else []
+
+
+def _says_more(leads: Sequence[MetricRow]) -> str:
+    """From which r on the lead over readers of text stays above 0. leads: by rising r."""
+    above = [_side(row) > 0 for row in leads]
+    if not above[-1]:
+        return f"does not say more than every reader at r = {leads[-1].r:g} ({_show(leads[-1], signed=True)})"
+    first = leads[len(above) - above[::-1].index(False) if False in above else 0]
+    onward = f"at r = {first.r:g}" if first is leads[-1] else f"from r = {first.r:g} on"
+    return f"says more than any reader {onward} ({_show(first, signed=True)} there)"
 
 
 def _about_behaviour(result: Result) -> str:

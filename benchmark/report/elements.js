@@ -9,8 +9,11 @@ const ceiling = page.verbalizers.find((v) => v.role === "ceiling");
 const firstTested = (tested[0] || page.verbalizers[0] || { name: "" }).name;
 const COLOURS = {
   natural: "var(--natural)", steered: "var(--steered)", permuted: "var(--permuted)", random: "var(--random)",
-  graft: "var(--graft)", gaussian: "var(--gaussian)", graft_concept: "var(--graft-concept)",
+  graft: "var(--graft)", gaussian: "var(--gaussian)", graft_concept: "var(--graft-concept)", neutral: "currentColor",
 };
+
+/** Sections of tasks that a run may leave out add themselves: {name of their data in `page`, start(), draw()}. */
+const sections = [];
 
 const state = {
   scorer: page.scorer, end: page.headline.ends[0].key, injection: Object.keys(page.dose)[0] || "readout",
@@ -80,12 +83,15 @@ function interval(c, notes, { signed = false, digits = 2, missing = "not measure
   }
   const past = isNumber(c.beyond) ? `> ${strength(c.beyond)}` : null;
   box.append(isNumber(c.v) ? el("b", {}, show(c.v, digits, signed)) : past ? el("b", {}, past) : "—");
+  const mark = notes.mark(c.note);
   if (isNumber(c.lo) || (isNumber(c.v) && past)) {
     const low = isNumber(c.lo) ? show(c.lo, digits, signed) : "?";
     const high = isNumber(c.hi) ? show(c.hi, digits, signed) : past || "?";
-    if (isNumber(c.v) || low !== "?") box.append(el("span", { class: "range" }, ` [${low}, ${high}]`));
+    if (isNumber(c.v) || low !== "?") {
+      box.append(el("span", { class: "range" }, ` [${low}, ${high}]`, mark));
+      return box;
+    }
   }
-  const mark = notes.mark(c.note);
   if (mark) box.append(mark);
   return box;
 }
@@ -93,12 +99,13 @@ const inWords = (c, signed) =>
   !c || !isNumber(c.v) ? "undefined"
     : show(c.v, 2, signed) + (isNumber(c.lo) && isNumber(c.hi) ? ` [${show(c.lo, 2, signed)}, ${show(c.hi, 2, signed)}]` : "");
 
-/** A table of `rows`; columns: {head, cell(row) -> node or text, n: numeric, row: names the row}. */
-function table(label, columns, rows, { cards = false, rowClass = () => null } = {}) {
+/** A table of `rows`; columns: {head, cell(row) -> node or text, n: numeric, row: names the row}.
+    cards: on a phone, a card per row; tight: intervals beneath their values, where columns are many. */
+function table(label, columns, rows, { cards = false, tight = false, rowClass = () => null } = {}) {
   const head = el("tr", {}, ...columns.map((c) => el("th", { scope: "col", class: c.n ? "n" : null }, c.head)));
   const body = rows.map((row) => el("tr", { class: rowClass(row) }, ...columns.map((c) =>
     el(c.row ? "th" : "td", { scope: c.row ? "row" : null, class: c.n ? "n" : null, "data-label": c.head }, c.cell(row)))));
-  return el("div", { class: `scroll${cards ? " cards" : ""}`, tabindex: "0", role: "region", "aria-label": label },
+  return el("div", { class: `scroll${cards ? " cards" : ""}${tight ? " tight" : ""}`, tabindex: "0", role: "region", "aria-label": label },
     el("table", {}, el("thead", {}, head), el("tbody", {}, ...body)));
 }
 

@@ -7,7 +7,7 @@ still too many a sample is taken: the same one for the same items, whatever thei
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..records import Result
+from ..verbalizers.asking import QUESTION
 from .shown import in_reading_order, rounded
 
 MOST_PAIRS = 2_000
@@ -23,6 +24,12 @@ MOST_SERIES = 2_000
 PAIR_CHARACTERS = 1_400_000
 ALL_CHARACTERS = 2_200_000
 LONGEST_TEXT = 2_000
+
+#: The columns of items that the page reads, beside the headline scorer's.
+LABELS = (
+    "item_id", "arm", "injection", "level", "concept", "prompt", "position", "kind", "word", "r", "pair", "verbalizer",
+    "text", "error",
+)  # fmt: skip
 
 
 #: What a verbalizer said of one item: text, error, rank of the right concept, the concept that ranks first.
@@ -67,9 +74,9 @@ def pick_examples(result: Result, items: pd.DataFrame) -> dict[str, Any]:
     """The page's examples: `texts`, `items`, `said` by verbalizer, `pairs` and `series` (see the fields below)."""
     if items.empty:
         return {"texts": [], "cut": {}, "items": [], "said": {}, "pairs": [], "series": [], "n_pairs": 0, "n_series": 0}
-    ranked = _rank_right_concept(result, items)
-    names = [name for name in in_reading_order(result.verbalizers) if (ranked["verbalizer"] == name).any()]
-    shelf = _Shelf({name: _what_it_said(ranked[ranked["verbalizer"] == name]) for name in names})
+    ranked = _rank_right_concept(result, _select_texts(items, result.headline_scorer))
+    said = _what_they_said(ranked)
+    shelf = _Shelf({name: said[name] for name in in_reading_order(result.verbalizers) if name in said})
     labels = ranked.drop_duplicates("item_id").reset_index(drop=True)
     all_pairs, all_series = list(_pairs(labels)), list(_series(labels))
     pairs, series = [], []
@@ -82,8 +89,8 @@ def pick_examples(result: Result, items: pd.DataFrame) -> dict[str, Any]:
             break
         series.append([shelf.place(item) for item in line])
     order = {concept.name: number for number, concept in enumerate(result.concepts)}
-    by_id = labels.set_index("item_id")
-    described = [_describe(by_id.loc[item], order) for item in shelf.items]
+    by_id = labels.set_index("item_id").to_dict("index")
+    described = [_describe(by_id[item], order) for item in shelf.items]
 
     def in_pack_order(number: int) -> tuple[Any, ...]:
         item = described[number]
@@ -103,14 +110,23 @@ def pick_examples(result: Result, items: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _what_it_said(rows: pd.DataFrame) -> dict[str, _Said]:
-    """One verbalizer's texts by item id."""
-    return {
-        str(row.item_id): (
-            str(row.text or ""), row.error if isinstance(row.error, str) else None, row.right_rank, row.top_concept
-        )
-        for row in rows.itertuples()
-    }  # fmt: skip
+def _select_texts(items: pd.DataFrame, scorer: str) -> pd.DataFrame:
+    """The rows and columns that the page needs: of an item that was asked several questions, the general one's.
+
+    What single tasks asked is other rows of the same items, and what they measured other columns, by the dozen.
+    """
+    if "question" in items:
+        items = items[items["question"].isna() | (items["question"] == QUESTION)]
+    return items[[name for name in items if name in LABELS or name == f"score_{scorer}"]]
+
+
+def _what_they_said(ranked: pd.DataFrame) -> dict[str, dict[str, _Said]]:
+    """Per verbalizer, its texts by item id."""
+    columns = ("verbalizer", "item_id", "text", "error", "right_rank", "top_concept")
+    said: dict[str, dict[str, _Said]] = {}
+    for name, item, text, error, rank, top in zip(*(ranked[column].tolist() for column in columns), strict=True):
+        said.setdefault(name, {})[item] = (text or "", error if isinstance(error, str) else None, rank, top)
+    return said
 
 
 def _rank_right_concept(result: Result, items: pd.DataFrame) -> pd.DataFrame:
@@ -156,7 +172,8 @@ def _series(labels: pd.DataFrame) -> Iterable[tuple[str, ...]]:
     """Item ids of one concept, prompt and injection over the grid: the neutral item (where there is one), then by r."""
     neutral = labels[labels["arm"] == "neutral"]
     at_rest = {(row.prompt, row.position): str(row.item_id) for row in neutral.itertuples()}
-    grid = labels[(labels["arm"] == "steered") & (labels["level"] == "grid")]
+    is_grid = (labels["arm"] == "steered") & (labels["level"] == "grid")
+    grid = labels.loc[is_grid, ["concept", "prompt", "position", "injection", "item_id", "r"]]
     for (_, prompt, position, _), group in grid.groupby(["concept", "prompt", "position", "injection"], sort=True):
         start = [at_rest[prompt, position]] if (prompt, position) in at_rest else []
         yield (*start, *group.sort_values("r")["item_id"].astype(str))
@@ -167,7 +184,7 @@ def _sampled(units: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
     return sorted(units, key=lambda unit: hashlib.sha256("/".join(unit).encode()).digest())
 
 
-def _describe(row: Any, order: dict[str, int]) -> dict[str, Any]:
+def _describe(row: Mapping[Hashable, Any], order: dict[str, int]) -> dict[str, Any]:
     return {
         "arm": str(row["arm"]),
         "injection": str(row["injection"]),

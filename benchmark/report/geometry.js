@@ -2,7 +2,7 @@
 "use strict";
 
 function drawGeometry() {
-  const points = page.geometry.filter((row) => isNumber(row.r) && row.level === "grid" && row.injection !== "none" && isNumber(row.angle));
+  const points = page.geometry.filter((row) => isNumber(row.r) && row.level === "grid" && row.kind === "function" && row.injection !== "none" && isNumber(row.angle));
   const arms = [...new Set(points.map((row) => row.arm))];
   legend("geometry-legend", arms.map((arm) => [`line ${arm}`, arm]));
   const injections = [...new Set(points.map((row) => row.injection))];

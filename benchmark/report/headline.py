@@ -17,42 +17,55 @@ ENDS = {
     "upstream/function": "upstream, function words",
 }
 
+#: What the headline is made of, by task: metrics of other tasks have the same names.
+METRICS = {
+    TASK: {"auroc_in_pairs", "auroc_gap", "place", "place_in_pairs"},
+    "dose_response": {"r50"},
+    "confabulation": {"false_claims_over_neutral"},
+}
+
 
 def headline(result: Result) -> dict[str, Any]:
     """Per end ("injection/kind") and scorer: one row per verbalizer, and how many pairs and concepts it stands on."""
     paired = [row for row in result.metrics if row.task == TASK and row.metric == "auroc_in_pairs"]
     present = {f"{row.injection}/{row.kind}" for row in paired}
     ends = [end for end in ENDS if end in present] or ["readout/function"]
+    names, r = in_reading_order(result.verbalizers), usual_strength(result)
+    # By score set first: a full run has tens of thousands of rows, and few of them are in the headline.
+    by_set: dict[tuple[str, str], list[MetricRow]] = {}
+    for row in result.metrics:
+        if row.task in METRICS and row.metric in METRICS[row.task] and row.group is None:
+            by_set.setdefault((row.verbalizer, row.scorer), []).append(row)
     return {
         "ends": [{"key": end, "title": ENDS[end]} for end in ends],
-        "rows": {end: {s.name: _rows(result, end, s.name) for s in result.scorers} for end in ends},
+        "rows": {
+            end: {
+                scorer.name: [_row(name, by_set.get((name, scorer.name), []), end, r) for name in names]
+                for scorer in result.scorers
+            }
+            for end in ends
+        },
         "basis": {end: _basis(paired, end) for end in ends},
-        "false_claims_r": usual_strength(result),
+        "false_claims_r": r,
     }
 
 
-def _rows(result: Result, end: str, scorer: str) -> list[dict[str, Any]]:
+def _row(name: str, own: list[MetricRow], end: str, r: float | None) -> dict[str, Any]:
+    """One verbalizer's comparison at one end. own: its metric rows of one scorer; r: where false claims are shown."""
     injection, _, kind = end.partition("/")
-    r = usual_strength(result)
-    rows = []
-    for name in in_reading_order(result.verbalizers):
-        own = [row for row in result.metrics if row.verbalizer == name and row.scorer == scorer and row.group is None]
-        at = {"injection": injection, "level": "matched", "kind": kind}
-        natural = _pick(own, metric="auroc_in_pairs", arm="natural", **at)
-        steered = _pick(own, metric="auroc_in_pairs", arm="steered", **at)
-        rows.append(
-            {
-                "verbalizer": name,
-                "natural": cell(natural),
-                "steered": cell(steered),
-                "gap": cell(_pick(own, metric="auroc_gap", **at)),
-                "place_natural": cell(_place(own, natural)),
-                "place_steered": cell(_place(own, steered)),
-                "r50": cell(_pick(own, metric="r50", injection=injection)),
-                "false_claims": cell(_pick(own, metric="false_claims_over_neutral", arm="permuted", r=r)),
-            }
-        )
-    return rows
+    at = {"injection": injection, "level": "matched", "kind": kind}
+    natural = _pick(own, metric="auroc_in_pairs", arm="natural", **at)
+    steered = _pick(own, metric="auroc_in_pairs", arm="steered", **at)
+    return {
+        "verbalizer": name,
+        "natural": cell(natural),
+        "steered": cell(steered),
+        "gap": cell(_pick(own, metric="auroc_gap", **at)),
+        "place_natural": cell(_place(own, natural)),
+        "place_steered": cell(_place(own, steered)),
+        "r50": cell(_pick(own, metric="r50", injection=injection)),
+        "false_claims": cell(_pick(own, metric="false_claims_over_neutral", arm="permuted", r=r)),
+    }
 
 
 def _pick(rows: list[MetricRow], **conditions: Any) -> MetricRow | None:

@@ -14,7 +14,7 @@ from importlib.resources import files
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from ..records import Result
@@ -24,6 +24,8 @@ from .confabulation import confabulation
 from .dose import dose_response, gate_by_strength
 from .examples import pick_examples
 from .headline import headline
+from .said import steers_and_said
+from .sections import SECTIONS
 from .shown import (
     ROLE_MEANINGS,
     ROLES,
@@ -31,14 +33,16 @@ from .shown import (
     role_of,
     show_duration,
     show_number,
+    show_percent,
     show_strength,
 )
 from .tables import ARM_MEANINGS, excluded_concepts, geometry, provenance_rows, verbalizer_rows
 
 #: In this order: what is at the top level of one is known to those after it.
 SCRIPTS = (
-    "vendor/d3.min.js", "vendor/plot.umd.min.js", "elements.js", "headline.js", "dose.js", "concepts.js",
-    "confabulation.js", "geometry.js", "examples.js", "report.js",
+    "vendor/d3.min.js", "vendor/plot.umd.min.js", "elements.js", "headline.js", "dose.js", "curves.js", "said.js",
+    "concepts.js", "confabulation.js", *(f"{section.name}.js" for section in SECTIONS), "geometry.js", "examples.js",
+    "report.js",
 )  # fmt: skip
 
 #: Plot and d3 set styles from script, one by one, so styles cannot be named by hash; they can fetch nothing either way.
@@ -54,9 +58,14 @@ def render_report(result: Result, items: pd.DataFrame) -> str:
     """
     scripts = [_read(name) for name in SCRIPTS]
     examples = pick_examples(result, items)
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(number=show_number, strength=show_strength, duration=show_duration, indented=_indented)
-    return environment.from_string(_read("report.html.j2")).render(
+    data = _page_data(result, examples)
+    environment = Environment(
+        loader=FunctionLoader(_read), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(
+        number=show_number, percent=show_percent, strength=show_strength, duration=show_duration, indented=_indented
+    )
+    return environment.get_template("report.html.j2").render(
         result=result,
         provenance=result.provenance,
         tested=[n for n in in_reading_order(result.verbalizers) if role_of(result.verbalizers[n]) in ROLES[:2]],
@@ -69,12 +78,15 @@ def render_report(result: Result, items: pd.DataFrame) -> str:
         geometry=geometry(result),
         excluded_concepts=excluded_concepts(result),
         provenance_rows=provenance_rows(result),
+        said=data["said"],
+        content=data["content"],
+        sections=[section for section in SECTIONS if data[section.name] is not None],
         n_items=_count_items(items),
         examples=examples,
         policy=POLICY + " ".join(_hash(script) for script in scripts),
         scripts=[Markup(script) for script in scripts],
         style=Markup(_read("report.css")),
-        data=Markup(escape_json(_page_data(result, examples))),
+        data=Markup(escape_json(data)),
     )
 
 
@@ -111,7 +123,9 @@ def _page_data(result: Result, examples: dict[str, Any]) -> dict[str, Any]:
         "gate": gate_by_strength(result),
         "concepts": concept_rows(result),
         "identified": identified(result),
+        "said": steers_and_said(result),
         "confabulation": confabulation(result),
+        **{section.name: section.collect(result) for section in SECTIONS},
         "geometry": geometry(result),
         "examples": examples,
     }

@@ -22,9 +22,12 @@ function drawAll() {
   drawHeadline();
   drawDose();
   drawConcepts();
+  drawCrossing();
   drawClaims();
   drawGeometry();
+  for (const section of present()) section.draw();
 }
+const present = () => sections.filter((section) => page[section.name]);
 
 function start() {
   const ends = page.headline.ends.map((end) => [end.key, end.title]);
@@ -32,9 +35,11 @@ function start() {
   choose("end", ends, state.end, (value) => { state.end = value; drawHeadline(); });
   choose("dose-injection", Object.keys(page.dose).map((key) => [key, key === "readout" ? "at the readout" : key]), state.injection, (value) => { state.injection = value; drawDose(); });
   choose("dose-verbalizer", [["", "all, side by side"], ...verbalizerOptions()], "", (value) => { state.dose = value; drawDose(); });
-  choose("concept-verbalizer", verbalizerOptions(), state.concept, (value) => { state.concept = value; drawConcepts(); });
+  choose("concept-verbalizer", verbalizerOptions(), state.concept, (value) => { state.concept = value; drawCrossing(); drawConcepts(); });
+  if (page.said) choose("said-strength", page.said.strengths.map((r) => [String(r), `r = ${strength(r)}`]), String(crossings.r), (value) => { crossings.r = Number(value); drawCrossing(); });
   choose("concept-end", ends, state.conceptEnd, (value) => { state.conceptEnd = value; drawConcepts(); });
   choose("claims-verbalizer", verbalizerOptions(), state.claims, (value) => { state.claims = value; drawClaimsTable(); });
+  for (const section of present()) section.start();
   const filter = (key) => (value) => { shownTexts[key] = value; shownTexts.page = 0; drawTexts(); };
   choose("example-verbalizer", verbalizerOptions(), firstTested, filter("verbalizer"));
   choose("example-concept", [["", "all"], ...page.concepts.map((concept, i) => [String(i), concept.title])], "", filter("concept"));

@@ -36,10 +36,19 @@ def cell(row: MetricRow | None) -> dict[str, Any] | None:
     """What the page needs of a metric row: value, low, high, counts and note; empty fields are left out."""
     if row is None:
         return None
-    numbers = {"v": rounded(row.value), "lo": rounded(row.low), "hi": rounded(row.high), "r": row.r}
-    numbers["beyond"] = row.censored_at
-    counts = {"n": row.n_items, "concepts": row.n_concepts, "prompts": row.n_prompts, "note": row.note}
-    return {key: n for key, n in numbers.items() if n is not None} | {key: n for key, n in counts.items() if n}
+    numbers = {"r": row.r, "beyond": row.censored_at}
+    counts = {"n": row.n_items, "concepts": row.n_concepts, "prompts": row.n_prompts}
+    return (
+        figure(row)
+        | {key: n for key, n in numbers.items() if n is not None}
+        | {key: n for key, n in counts.items() if n}
+    )
+
+
+def figure(row: MetricRow) -> dict[str, Any]:
+    """Value, low, high and note of a metric row whose cell is known from where it stands; empty ones are left out."""
+    numbers = {"v": rounded(row.value), "lo": rounded(row.low), "hi": rounded(row.high)}
+    return {key: n for key, n in numbers.items() if n is not None} | ({"note": row.note} if row.note else {})
 
 
 def rounded(number: float | None) -> float | None:
@@ -55,6 +64,11 @@ def first(rows: Sequence[MetricRow]) -> MetricRow | None:
 def show_number(number: float | None, digits: int = 2) -> str:
     """A number with fixed decimals; a dash where there is none."""
     return DASH if number is None else f"{number:,.{digits}f}".replace("-", "−")
+
+
+def show_percent(share: float) -> str:
+    """A share as a whole number of percent, the sign set apart as on the rest of the page."""
+    return f"{100 * share:.0f} %"
 
 
 def show_strength(r: float | None) -> str:
