@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from .benchmark.records import Result, read_result
     from .benchmark.runner import RunSettings, run
     from .benchmark.verbalizers.base import Verbalization, Verbalizer, VerbalizerCard
+    from .checking import check
 
 _HOME = {
-    "ActivationBatch": "activations", "Site": "activations", "BadInput": "errors",
-    "export_activations": "exchange", "read_export": "exchange", "score_file": "exchange",
-    "Result": "records", "read_result": "records", "RunSettings": "runner", "run": "runner",
-    "Verbalization": "verbalizers.base", "Verbalizer": "verbalizers.base", "VerbalizerCard": "verbalizers.base",
+    "ActivationBatch": "benchmark.activations", "Site": "benchmark.activations", "BadInput": "benchmark.errors",
+    "check": "checking", "export_activations": "benchmark.exchange", "read_export": "benchmark.exchange",
+    "score_file": "benchmark.exchange", "Result": "benchmark.records", "read_result": "benchmark.records",
+    "RunSettings": "benchmark.runner", "run": "benchmark.runner", "Verbalization": "benchmark.verbalizers.base",
+    "Verbalizer": "benchmark.verbalizers.base", "VerbalizerCard": "benchmark.verbalizers.base",
 }  # fmt: skip
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "Verbalization",
     "Verbalizer",
     "VerbalizerCard",
+    "check",
     "export_activations",
     "read_export",
     "read_result",
@@ -47,4 +50,4 @@ def __getattr__(name: str) -> Any:
     # Imported when it is asked for: torch and transformers take seconds, and `nlabench --help` needs neither.
     if name not in _HOME:
         raise AttributeError(f"module 'nlabench' has no attribute {name!r}")
-    return getattr(import_module(f".benchmark.{_HOME[name]}", __name__), name)
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)

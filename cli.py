@@ -171,6 +171,49 @@ def show(run_folder: Annotated[Path, typer.Argument(help="A folder with a result
     console.print(summarize(read_result(run_folder / "result.json")))
 
 
+@app.command()
+def check(
+    baseline: Annotated[Path, typer.Option(help="A run's folder, or its result.json with items.parquet beside it.")],
+    candidate: Annotated[Path, typer.Option(help="The run that is compared with it.")],
+    margin: Annotated[float, typer.Option(help="The drop that is still fine, in the metrics' units.")] = 0.05,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="natural, steered, false_claims (the default), or task.metric:field=value,…; repeat for several."
+        ),
+    ] = None,
+    verbalizer: Annotated[str | None, typer.Option(help="Whose texts, where several were under test.")] = None,
+    baseline_verbalizer: Annotated[
+        str | None, typer.Option(help="Its name in the baseline, where that is another.")
+    ] = None,
+    rescore: Annotated[
+        bool, typer.Option("--rescore", help="Score the texts of both again, in the place of the stored scores.")
+    ] = False,
+    pack: Annotated[str | None, typer.Option(help=f"For --rescore, where the pack has moved: {PACKS}")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML here: a test case per metric.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write a summary for a pull request here.")] = None,
+) -> None:
+    """Is a candidate worse than a baseline? A paired test per metric, on the same items, against a margin.
+
+    Exit code 0: pass, no metric lost the margin. 1: fail, one did. 3: cannot tell. 2: the runs cannot be compared.
+    """
+    from .benchmark.concepts import load_pack
+    from .benchmark.store import write_atomically
+    from .checking import check as compare
+    from .leaderboard.regression_reports import show_comparison, write_junit, write_markdown
+
+    comparison = compare(
+        baseline, candidate, margin=margin, metrics=metric or (), verbalizer=verbalizer,
+        baseline_verbalizer=baseline_verbalizer, rescore=rescore, pack=load_pack(pack) if pack else None,
+    )  # fmt: skip
+    console.print(show_comparison(comparison))
+    for file, write in ((junit, write_junit), (markdown, write_markdown)):
+        if file is not None:
+            write_atomically(file, write(comparison))
+    if comparison.exit_code:
+        raise typer.Exit(comparison.exit_code)
+
+
 @app.command("validate-scorers")
 def validate_scorers(pack: PackSource = "core") -> None:
     """Test the scorers on texts written like what verbalizers write. Exit code 1 if one is below its gate."""

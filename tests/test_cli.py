@@ -19,7 +19,7 @@ def nlabench(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 def test_help_names_every_command_and_loads_no_model(tmp_path: Path) -> None:
     done = nlabench("--help", cwd=tmp_path)
     assert done.returncode == 0
-    commands = ("run", "export", "score", "show", "validate-scorers", "verbalizers", "concepts", "fetch")
+    commands = ("run", "export", "score", "show", "validate-scorers", "verbalizers", "concepts", "fetch", "check")
     for command in (*commands, "serve", "export-checkpoint", "lint-checkpoint"):
         assert command in done.stdout
     script = "import sys, nlabench.cli; print('torch' in sys.modules, 'transformers' in sys.modules)"

@@ -22,8 +22,16 @@ from nlabench.benchmark.concepts import PURPOSES, Concept, ConceptPack, load_pac
 from nlabench.benchmark.exchange import read_export
 from nlabench.benchmark.extraction import Activations
 from nlabench.benchmark.records import Result, read_result
+from nlabench.benchmark.rescoring import (
+    SAME_TEXTS,
+    find_changed_scores,
+    find_discrepancies,
+    rescore,
+    score_texts_again,
+)
 from nlabench.benchmark.runner import Bench, RunSettings, set_up
 from nlabench.benchmark.steering import unit
+from nlabench.benchmark.stored_run import read_run
 from nlabench.benchmark.study import Study
 from nlabench.benchmark.verbalizers.base import VerbalizerCard
 from nlabench.benchmark.verbalizers.registry import load_verbalizer
@@ -134,6 +142,27 @@ def test_a_second_run_takes_everything_from_the_store(settings: RunSettings, res
     )
     assert sum(fresh) == 0
     assert numbers(again) == numbers(result)
+
+
+def test_every_number_follows_from_the_two_files_of_a_run(result: Result, cache: Path) -> None:
+    stored = read_run(cache / "first")
+    assert rescore(stored) == result
+    again = score_texts_again(stored)
+    assert find_changed_scores(stored, again) == []
+    assert find_discrepancies(result, rescore(again), SAME_TEXTS) == []
+
+
+def test_a_second_run_is_no_regression_and_one_with_blank_texts_is_worse(
+    settings: RunSettings, result: Result, cache: Path
+) -> None:
+    nlabench.run(["logit-lens", "patchscope"], settings, out=cache / "third", say=quiet)
+    same = nlabench.check(cache / "first", cache / "third", verbalizer="patchscope")
+    assert {(check.difference, check.verdict) for check in same.checks} == {(0.0, "pass")}
+    items = pd.read_parquet(cache / "third" / "items.parquet").sort_values("item_id", ignore_index=True)
+    items.loc[items.groupby(["verbalizer", "arm", "level"]).cumcount() % 5 == 0, "text"] = ""
+    items.to_parquet(cache / "third" / "items.parquet", index=False)
+    blank = nlabench.check(cache / "first", cache / "third", verbalizer="probe-ceiling", rescore=True)
+    assert all(check.difference < 0 and check.verdict != "pass" for check in blank.checks[:2])
 
 
 def test_the_random_arm_moves_as_far_as_the_steered_arm(measured: tuple[Bench, Study, Activations]) -> None:
