@@ -42,11 +42,14 @@ def tabulate_items(transcript: Transcript, scored: Scored) -> pd.DataFrame:
         asked = transcript.asked(question)
         for name, rows in by_name.items():
             table = _tabulate(asked, name, rows, scored.scorer_names)
-            table["question"] = question if isinstance(transcript.roster.verbalizers.get(name), Asked) else None
-            if question == QUESTION:
-                for task, measured in scored.measured.items():
-                    for column, values in {**measured.get(OF_VECTORS, {}), **measured.get(name, {})}.items():
-                        table[f"{task}.{column}"] = list(values.astype(np.float32)) if values.ndim > 1 else values
+            verbalizer = transcript.roster.verbalizers.get(name)
+            table["question"] = question if isinstance(verbalizer, Asked) and not verbalizer.fixed else None
+            for task, measured in scored.measured.items():
+                # Beside the texts that it was measured of: the answers to the task's own question, where there are any.
+                answered = scored.asks[task] if name in scored.scores.get(scored.asks[task], {}) else QUESTION
+                own = measured.get(name, {}) if question == answered else {}
+                for column, values in {**measured.get(OF_VECTORS, {}), **own}.items():
+                    table[f"{task}.{column}"] = list(values.astype(np.float32)) if values.ndim > 1 else values
             tables.append(table)
     joined = pd.concat(tables, ignore_index=True)
     return joined.astype({"logprob": "float64", "error": "object"})

@@ -23,7 +23,7 @@ RESAMPLES = 10_000
 
 @dataclass(frozen=True)
 class Scored:
-    """scores: by question and verbalizer, [n_scorers, n_items, n_concepts]; measured: by task.
+    """scores: by question and verbalizer, [n_scorers, n_items, n_concepts]; measured, and what each asks: by task.
 
     agreement: of each two scorers over the run's distinct texts (see `scoring.validation.agreement`). panel: of the
     texts that most tasks share.
@@ -33,6 +33,7 @@ class Scored:
     scorer_names: list[str]
     scores: Mapping[str, Mapping[str, NDArray[np.float64]]]
     measured: Mapping[str, Measured]
+    asks: Mapping[str, str]
     agreement: Mapping[tuple[str, str], float]
     panel: Panel
 
@@ -58,7 +59,8 @@ def score_transcript(transcript: Transcript, tasks: Sequence[Task], scorers: Seq
     }
     metrics = score_tasks(tasks, panels, measured, transcript.activations.labels)
     agreed = agree_on_texts(scorer_names, texts, scores[QUESTION])
-    return Scored(metrics, scorer_names, scores, measured, agreed, panels[QUESTION])
+    asks = {task.name: task.asks for task in tasks}
+    return Scored(metrics, scorer_names, scores, measured, asks, agreed, panels[QUESTION])
 
 
 def make_panel(transcript: Transcript, scores: Mapping[str, NDArray[np.float64]], scorer_names: Sequence[str]) -> Panel:

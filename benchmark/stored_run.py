@@ -89,7 +89,7 @@ def read_run(path: Path | str, verbalizers: Sequence[str] | None = None) -> Stor
     table = _ItemTable(folder / ITEMS_FILE, chosen, some=verbalizers is not None)
     measured = {
         task: {
-            name: {column: table.measured(f"{task}.{column}", name) for column in columns}
+            name: {column: table.measured(f"{task}.{column}", name, _asked(result, name, task)) for column in columns}
             for name, columns in by_name.items()
             if name == OF_VECTORS or name in chosen
         }
@@ -97,6 +97,12 @@ def read_run(path: Path | str, verbalizers: Sequence[str] | None = None) -> Stor
     }
     scores = table.scores([scorer.name for scorer in result.scorers], len(result.concepts))
     return StoredRun(table.file, result, table.labels(), table.texts(), scores, measured)
+
+
+def _asked(result: Result, verbalizer: str, task: str) -> str:
+    """What a task asked of a verbalizer; the general question where it answers none."""
+    record = result.verbalizers.get(verbalizer)
+    return record.questions.get(task, QUESTION) if record else QUESTION
 
 
 class _ItemTable:
@@ -146,12 +152,13 @@ class _ItemTable:
             for question, by_name in self.rows.items()
         }
 
-    def measured(self, name: str, verbalizer: str) -> Floats:
+    def measured(self, name: str, verbalizer: str, question: str) -> Floats:
         """What a task measured: a number per item [n_items], or a row of numbers; nan where an item was not measured.
 
-        What was measured of the vectors stands in every verbalizer's rows.
+        What was measured of the vectors stands in every verbalizer's rows, and what was measured of texts beside them.
         """
-        column = self._column(name).take(self.rows[QUESTION][verbalizer or self.verbalizers[0]])
+        general = self.rows[QUESTION][verbalizer or self.verbalizers[0]]
+        column = self._column(name).take(self.rows.get(question, {}).get(verbalizer, general))
         if _is_list(column.type):
             return self._as_rows(name, column, int(pc.list_value_length(column)[0].as_py() or 0))
         if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):

@@ -40,7 +40,7 @@ def transcribe(*texts: Verbalization, verbalizer: Any = None) -> Transcript:
 
 
 def score(**measured: Any) -> Scored:
-    return Scored([], ["scorer"], {QUESTION: {"fixed": SCORES}}, measured, {}, PANEL)
+    return Scored([], ["scorer"], {QUESTION: {"fixed": SCORES}}, measured, dict.fromkeys(measured, QUESTION), {}, PANEL)
 
 
 def test_flags_of_texts_are_counted_in_the_verbalizers_warnings() -> None:
@@ -78,10 +78,14 @@ def test_answers_to_a_tasks_own_question_are_rows_of_their_own_and_the_questions
     said = transcribe(*(Verbalization(text) for text in "xyz"), verbalizer=asked)
     answers = Verbalized([Verbalization("a"), Verbalization(""), Verbalization("b")], 1.0, 2, None, None)
     said = replace(said, answers={"Why?": {"fixed": answers}})
-    both = Scored([], ["scorer"], {QUESTION: {"fixed": SCORES}, "Why?": {"fixed": SCORES}}, {}, {}, PANEL)
+    values = {"other": {"fixed": {"value": np.array([1.0, np.nan, 2.0])}}}
+    scores = {QUESTION: {"fixed": SCORES}, "Why?": {"fixed": SCORES}}
+    both = Scored([], ["scorer"], scores, values, {"other": "Why?"}, {}, PANEL)
     table = tabulate_items(said, both)
     assert table["text"].tolist() == ["x", "y", "z", "a", "", "b"]
     assert table["question"].tolist() == [QUESTION] * 3 + ["Why?"] * 3
+    # What the task measured of its answers stands beside them, and not beside the other texts.
+    assert table["other.value"].tolist() == pytest.approx([np.nan] * 3 + [1.0, np.nan, 2.0], nan_ok=True)
     tasks: Any = [SimpleNamespace(name="one", asks=QUESTION), SimpleNamespace(name="other", asks="Why?")]
     assert record_verbalizer("fixed", said, tasks).questions == {"one": QUESTION, "other": "Why?"}
     chosen = transcribe(Verbalization("x"), verbalizer=Asked(Oracle(), "Who?", fixed=True))
