@@ -8,17 +8,10 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-import os
 import re
-import shutil
-import signal
-import socket
-import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,95 +21,22 @@ import pytest
 import torch
 import yaml
 from nlabench.benchmark.activations import ActivationBatch, Site
-from nlabench.benchmark.assets import cache_folder
 from nlabench.benchmark.exchange import read_export
 from nlabench.benchmark.injection import VectorInjection
 from nlabench.benchmark.nla.sidecar import Sidecar
-from nlabench.benchmark.records import Result, read_result
+from nlabench.benchmark.records import Result
 from nlabench.benchmark.subject import load_subject
+from nlabench.benchmark.task import ENTRY_POINTS, MeasuringTask
 from nlabench.benchmark.verbalizers.base import Reconstructor
 from nlabench.benchmark.verbalizers.http import Options
 from nlabench.benchmark.verbalizers.nla import Decoding, load_nla
 from nlabench.benchmark.verbalizers.registry import known_verbalizers
+from nlabench.tasks.concept_identification import TASK as CONCEPT_IDENTIFICATION
+from nlabench.tasks.content_retention import TASK as CONTENT_RETENTION
 
-ROOT = Path(__file__).parents[2]
-EXAMPLES = ROOT / "docs" / "examples"
-PAGE = (ROOT / "docs" / "bring-your-own.md").read_text(encoding="utf-8")
+from .conftest import EXAMPLES, PAGE, README, ROOT, Bench, check_links, find_block, find_blocks
+
 LIST = (ROOT / "docs" / "verbalizers.md").read_text(encoding="utf-8")
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def find_blocks(info: str, page: str = PAGE) -> list[str]:
-    """What stands in the fenced blocks of a page that start with this line."""
-    return re.findall(rf"^```{re.escape(info)}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-
-
-def find_block(info: str, page: str = PAGE) -> str:
-    (block,) = find_blocks(info, page)
-    return block
-
-
-@dataclass(frozen=True)
-class Bench:
-    """A folder with the examples, where the page's commands are run. ports: the page's, and a free one for each."""
-
-    folder: Path
-    environment: dict[str, str]
-    ports: dict[str, str]
-
-    def write(self, info: str) -> str:
-        """The commands of a block, with ports that are free."""
-        commands = find_block(info)
-        for port, free in self.ports.items():
-            commands = commands.replace(port, free)
-        return commands
-
-    def run(self, commands: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", commands], cwd=self.folder, env=self.environment, text=True,
-            capture_output=True, check=False,
-        )  # fmt: skip
-
-    def follow(self, info: str) -> str:
-        """Run a block of the page, and give what it printed."""
-        done = self.run(self.write(info))
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    @contextmanager
-    def serving(self, info: str) -> Iterator[None]:
-        """Run a block of the page until the end of the `with`: the other terminal."""
-        commands = self.write(info)
-        (port,) = [free for free in self.ports.values() if free in commands]
-        process = subprocess.Popen(
-            ["bash", "-euo", "pipefail", "-c", commands], cwd=self.folder, env=self.environment,
-            stdout=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
-        try:
-            while not is_listening(int(port)):
-                assert process.poll() is None, f"{commands!r} ended with {process.returncode}"
-                time.sleep(0.1)
-            yield
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait()
-
-    def result(self, folder: str) -> Result:
-        return read_result(self.folder / "runs" / folder / "result.json")
-
-    def texts(self, folder: str, verbalizer: str) -> dict[str, str]:
-        items = pd.read_parquet(self.folder / "runs" / folder / "items.parquet").query("verbalizer == @verbalizer")
-        return dict(zip(items["item_id"], items["text"], strict=True))
-
-
-def is_listening(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def find_free_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return str(probe.getsockname()[1])
 
 
 def scores(result: Result, verbalizer: str) -> dict[tuple[Any, ...], float | None]:
@@ -143,6 +63,7 @@ def load_example(name: str) -> Any:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where a dataclass looks for the names of its fields' types
     spec.loader.exec_module(module)
     return module
 
@@ -158,9 +79,8 @@ def test_code_on_the_page_is_the_code_of_the_example() -> None:
 
 
 def test_every_example_is_linked_and_every_link_leads_somewhere() -> None:
-    for name, page in (("bring-your-own.md", PAGE), ("verbalizers.md", LIST)):
-        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page):
-            assert (ROOT / "docs" / link).exists(), f"{name}: {link}"
+    for name in ("bring-your-own.md", "verbalizers.md"):
+        check_links(ROOT / "docs" / name)
     for example in EXAMPLES.glob("*.*"):
         assert example.name in PAGE
 
@@ -181,6 +101,12 @@ def test_the_list_of_verbalizers_has_every_family_and_every_option() -> None:
         assert f"`{option}=" in LIST, option
 
 
+def test_what_tasks_ask_stands_on_both_pages() -> None:
+    for page in (PAGE, LIST):
+        for task in (CONCEPT_IDENTIFICATION, CONTENT_RETENTION):
+            assert f"*{task.asks}*" in " ".join(page.split())
+
+
 def test_injections_on_the_page_are_understood() -> None:
     found = []
     for block in find_blocks("yaml injection"):
@@ -193,18 +119,6 @@ def test_injections_on_the_page_are_understood() -> None:
 
 
 # -- the page's commands --------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    """The examples, with a store of their own: what one command has read, the next one finds there."""
-    folder = tmp_path_factory.mktemp("examples")
-    shutil.copytree(EXAMPLES, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("runs", "__pycache__"))
-    cache = tmp_path_factory.mktemp("cache")
-    (cache / "assets").symlink_to(cache_folder() / "assets")
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "NLABENCH_CACHE": str(cache), "PATH": path}
-    return Bench(folder, environment, {port: find_free_port() for port in ("30000", "8000")})
 
 
 @pytest.fixture(scope="module")
@@ -344,3 +258,35 @@ def test_texts_by_way_of_files_get_the_scores_of_the_function(
     result = bench.result("elsewhere/scored/elsewhere")
     assert result.verbalizers["elsewhere"].n_failed == 0
     assert scores(result, "elsewhere") == pytest.approx(scores(function_result, "describe"), abs=2e-5)
+
+
+@pytest.mark.slow
+def test_who_answers_questions_is_asked_each_tasks_own(bench: Bench) -> None:
+    bench.follow("bash run=answers")
+    record = bench.result("answers").verbalizers["word-answers"]
+    tasks = (CONCEPT_IDENTIFICATION, CONTENT_RETENTION)
+    assert record.questions == {task.name: task.asks for task in tasks}
+    items = bench.items("answers", "word-answers").query("text != ''")  # empty where the question was not asked
+    words = items["text"].str.split(", ").map(len).groupby(items["question"]).unique()
+    assert {question: list(counts) for question, counts in words.items()} == {tasks[0].asks: [8], tasks[1].asks: [3]}
+
+
+@pytest.mark.slow
+def test_a_task_of_ones_own_is_found_by_its_entry_point_and_scored(bench: Bench) -> None:
+    (groups,) = tomllib.loads(find_block("toml pyproject"))["project"].values()
+    ((name, where),) = groups[ENTRY_POINTS].items()
+    task = load_example("my_task").TASK
+    assert isinstance(task, MeasuringTask)
+    assert name == task.name
+    installed = bench.folder / "my_task-1.dist-info"  # what installing the package leaves
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: my-task\nVersion: 1\n", encoding="utf-8")
+    (installed / "entry_points.txt").write_text(f"[{ENTRY_POINTS}]\n{name} = {where}\n", encoding="utf-8")
+    there = replace(bench, environment={**bench.environment, "PYTHONPATH": str(bench.folder)})
+    there.follow("bash run=task")
+    result = bench.result("my-task")
+    assert result.provenance.tasks[name] == task.version
+    assert f"{name}.words" in bench.items("my-task", "describe")
+    rows = result.select(task=name, verbalizer="describe")
+    assert {(row.arm, row.r) for row in rows} == {(arm, r) for arm in ("steered", "permuted") for r in (0.5, 2.0)}
+    assert {row.value for row in rows} == {0.0}  # it says three coordinates of everything
