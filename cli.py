@@ -69,7 +69,7 @@ def run(
         list[str] | None,
         typer.Option(
             help="A built-in name (see `nlabench verbalizers`) or module:object; repeat for several. Default: all "
-            "built-in ones. Floor, ceiling and a one-word reader always run beside."
+            "built-in ones. Floor, ceiling and the suite's readers of text always run beside."
         ),
     ] = None,
     suite: SuiteName = "quick",
@@ -86,7 +86,9 @@ def run(
     trust_remote_code: TrustRemoteCode = False,
     evaluator: Annotated[
         str | None,
-        typer.Option(help="A second NLA with an AR for the same site, which reads the same texts: evaluator swap."),
+        typer.Option(
+            help="A second NLA for the same site; its AR reads the texts of those that have one: evaluator swap."
+        ),
     ] = None,
     quiet: Quiet = False,
 ) -> None:

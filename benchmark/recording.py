@@ -87,7 +87,8 @@ def record_verbalizer(name: str, transcript: Transcript, tasks: Sequence[Task]) 
     verbalizer = roster.verbalizers.get(name)
     card = verbalizer.card if verbalizer is not None else roster.permuted[name][0]
     fingerprint = _fingerprint_of(name, roster)
-    errors = [text.error for text in verbalized.texts if text.error is not None]
+    answered = [by_name[name] for by_name in transcript.answers.values() if name in by_name]
+    errors = [text.error for said in (verbalized, *answered) for text in said.texts if text.error is not None]
     warnings = []
     if card.min_position is not None:
         shallow = int((activations.labels["position"] + len(study.preamble.ids) < card.min_position).sum())

@@ -1,8 +1,9 @@
 """Is it said? The other half of *steers x verbalized*: the gate asks whether a direction steers, this if it is said.
 
-Both are asked of the same upstream steering at the same strength, and by the same rule: the concept's score beats the
-permuted arm's in the same prompts, with the false discovery rate held over concepts and strengths. So a direction that
-steers and is not said, or is said and does not steer, is one of four cells and not a matter of two different tests.
+Both are asked of the same upstream steering at the same strength, against permuted directions in the same prompts, with
+the false discovery rate held over concepts and strengths. Here the *direction* is the unit: any push in a fixed
+direction moves texts toward some concept in all prompts alike, so a concept is said where its column rises by more than
+columns do when a meaningless direction takes the concept's place.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from .behaviour import FALSE_DISCOVERY_RATE
-from .panel import Panel
+from .panel import Panel, Rows
 from .records import GateRow, SaidRow
 
 
 def judge_sayings(panel: Panel, scorer: str, strengths: Sequence[float]) -> list[SaidRow]:
     """Per verbalizer, strength and concept: does the text of an activation steered upstream say the concept?
 
-    One-sided t test of own − permuted score over readout prompts. A concept meets few prompts, so its variance is
-    pooled over concepts (scores are standardized by column); Benjamini-Hochberg over concepts and strengths. Strengths
-    that the panel has no upstream items of are left out.
+    p: the share of null rises (see `_null_rises`) at least as large as the concept's, its own counted; then
+    Benjamini-Hochberg over concepts and strengths. Strengths without upstream items, or without prompts that two
+    permuted directions share, are left out.
     """
     present = [r for r in strengths if r in panel.strengths("steered", "upstream")]
     rows: list[SaidRow] = []
@@ -82,25 +83,62 @@ class _Cell:
 def _test_at(panel: Panel, number: int, r: float) -> list[_Cell]:
     at: dict[str, Any] = {"injection": "upstream", "level": "grid", "r": r}
     steered, permuted = panel.rows(arm="steered", **at), panel.rows(arm="permuted", **at)
-    scores, prompts = panel.scores[number], panel.items["prompt_number"].to_numpy()
-    of = panel.items["concept_number"].to_numpy()
-    pairs: dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
-    for concept in np.unique(of[steered]).astype(int):
-        mine = [row for row in steered if of[row] == concept and (prompts[permuted] == prompts[row]).any()]
-        if mine:
-            own = scores[mine, concept]
-            control = np.array([scores[permuted[prompts[permuted] == prompts[row]], concept].mean() for row in mine])
-            pairs[concept] = own, control
-    differences = {concept: own - control for concept, (own, control) in pairs.items()}
-    df = sum(len(d) - 1 for d in differences.values())
-    if not df:
-        return []
-    pooled = np.sqrt(sum(((d - d.mean()) ** 2).sum() for d in differences.values()) / df)
+    prompts, draws = (panel.items[column].to_numpy() for column in ("prompt_number", "draw"))
+    controls = {p: permuted[prompts[permuted] == p] for p in np.unique(prompts[permuted])}
+    scores, of = panel.scores[number], panel.items["concept_number"].to_numpy()
     cells = []
-    for concept, (own, control) in pairs.items():
-        mean = float(differences[concept].mean())
-        certain = 0.0 if mean > 0 else 1.0  # without any variation between prompts the t test is undefined
-        p = float(stats.t.sf(mean / (pooled / np.sqrt(len(own))), df)) if pooled > 0 else certain
-        name = panel.concepts[concept]
-        cells.append(_Cell(name, r, float(own.mean()), float(control.mean()), p, len(own)))
+    for concept in np.unique(of[steered]).astype(int):
+        mine = [row for row in steered if of[row] == concept and prompts[row] in controls]
+        beside = [controls[prompts[row]] for row in mine]
+        null = _null_rises(scores, controls, draws, _Share.of(draws, beside)) if mine else np.empty(0)
+        if not null.size:
+            continue
+        own = float(scores[mine, concept].mean())
+        control = float(np.mean([scores[rows, concept].mean() for rows in beside]))
+        p = (1 + int((null >= own - control).sum())) / (1 + null.size)
+        cells.append(_Cell(panel.concepts[concept], r, own, control, p, len(mine)))
     return cells
+
+
+@dataclass(frozen=True)
+class _Share:
+    """The variance of a rise over controls, as multiples of that between directions and of that of single texts."""
+
+    of_directions: float
+    of_texts: float
+
+    @classmethod
+    def of(cls, draws: NDArray[np.int64], beside: Sequence[Rows]) -> _Share:
+        """Of one direction at one item per prompt, over the mean of the control items beside each."""
+        weights: dict[int, float] = {}
+        for rows in beside:
+            for draw in draws[rows].tolist():
+                weights[draw] = weights.get(draw, 0.0) + 1 / (len(rows) * len(beside))
+        of_texts = sum(1 + 1 / len(rows) for rows in beside) / len(beside) ** 2
+        return cls(1 + sum(weight**2 for weight in weights.values()), of_texts)
+
+
+def _null_rises(
+    scores: NDArray[np.float64], controls: dict[Any, Rows], draws: NDArray[np.int64], wanted: _Share
+) -> NDArray[np.float64]:
+    """What a meaningless direction does in a concept's place: rises of every column under every permuted direction.
+
+    A direction's rise in a column is its mean score less that of the other permuted directions in the same prompts.
+    Directions meet other numbers of prompts and of controls than a concept does, so rises are scaled to at least the
+    variance that the concept's would have (`wanted`), whatever part of it is the directions' and what the texts'.
+    Columns are pooled: there are few directions, and scores are standardized by column.
+    """
+    found = []
+    for draw in np.unique(np.concatenate([draws[rows] for rows in controls.values()])):
+        own, beside = [], []
+        for rows in controls.values():
+            mine, others = rows[draws[rows] == draw], rows[draws[rows] != draw]
+            if len(mine) and len(others):
+                own.append(scores[mine].mean(0))
+                beside.append(others)
+        if own:
+            share = _Share.of(draws, beside)
+            scale = max(wanted.of_directions / share.of_directions, wanted.of_texts / share.of_texts)
+            rise = np.mean(own, axis=0) - np.mean([scores[rows].mean(0) for rows in beside], axis=0)
+            found.append(rise * np.sqrt(scale))
+    return np.concatenate(found) if found else np.empty(0)

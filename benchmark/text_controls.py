@@ -9,7 +9,7 @@ from .transcript import NamedReconstructor, Transcript
 MEANINGS = {
     "constant_text": "one fixed text, of every item",
     "average_direction": "the verbalizer's text for the mean neutral activation, of every item",
-    "other_items_text": "the verbalizer's text of another item of the same arm and strength",
+    "other_items_text": "the verbalizer's own texts, dealt out again among the items of the arm and strength",
 }
 
 

@@ -20,6 +20,7 @@ from .nla.reconstructor import load_reconstructor
 from .roster import Roster
 from .store import Payload, content_key
 from .study import Study
+from .verbalizers.asking import Asked
 from .verbalizers.base import Reconstructor
 from .verbalizing import Verbalized, verbalizer_fingerprint
 
@@ -73,11 +74,12 @@ class Transcript:
     @property
     def reconstructors(self) -> list[NamedReconstructor]:
         """The verbalizers that are reconstructors too."""
-        return [
-            NamedReconstructor(name, verbalizer_fingerprint(verbalizer), verbalizer)
-            for name, verbalizer in self.roster.verbalizers.items()
-            if isinstance(verbalizer, Reconstructor)
-        ]
+        found = []
+        for name, verbalizer in self.roster.verbalizers.items():
+            author = verbalizer.answerer if isinstance(verbalizer, Asked) else verbalizer
+            if isinstance(author, Reconstructor):
+                found.append(NamedReconstructor(name, verbalizer_fingerprint(verbalizer), author))
+        return found
 
     def reconstruct(self, by: NamedReconstructor, texts: Sequence[str]) -> Tensor:
         """The vectors of texts [n_texts, d_model], float32, raw scale. Each distinct text is read once in a run.

@@ -49,7 +49,7 @@ class FunctionalRoundTrip:
     def measure(self, transcript: Transcript) -> Measured:
         """Divergences and losses in nats; nan for items without text to follow.
 
-        Of vectors: `kl_mean` (KL(own run ‖ mean-ablated)), `kl_plain_mean` (KL(plain ‖ mean-ablated)), `kl_plain`
+        Of vectors: `kl_mean` (KL(own run ‖ mean-ablated)), `kl_plain_mean` (KL(plain ‖ mean-ablated)), `kl_plain_moved`
         (KL(plain ‖ own run): what moving did), `kl.plain_state` and `loss.plain_state` (the plain state put back),
         `loss_original`, `loss_mean`. Of a reconstructing verbalizer and each of its controls: `kl` and `kl_plain`
         (KL(own run, plain run ‖ reconstruction put back), `loss`. Of an item that was not moved the plain run is its
@@ -100,7 +100,7 @@ class FunctionalRoundTrip:
         means |= {name: vectors[name] for name in ("loss_mean", "loss_original")}
         if fields["injection"] != "none":
             means |= {"kl_plain": own["kl_plain"], "kl_plain_mean": vectors["kl_plain_mean"]}
-            means |= {"kl_plain_moved": vectors["kl_plain"], "loss_plain": vectors["loss.plain_state"]}
+            means |= {"kl_plain_moved": vectors["kl_plain_moved"], "loss_plain": vectors["loss.plain_state"]}
         names: dict[str, Any] = {"task": self.name, "verbalizer": verbalizer, "scorer": "none", **fields}
         estimates = panel.mean(np.stack([values[at] for values in means.values()]), at, bounds=None)
         return [
@@ -149,7 +149,7 @@ def _put_back(
     of_vectors = {
         "kl_mean": column(found.kl, "mean"),
         "kl_plain_mean": column(found.kl_plain, "mean"),
-        "kl_plain": column(found.kl_plain, "original"),
+        "kl_plain_moved": column(found.kl_plain, "original"),
         "kl.plain_state": column(found.kl, "plain"),
         "loss.plain_state": column(found.loss, "plain"),
         "loss_original": column(found.loss, "original"),

@@ -111,14 +111,15 @@ def r50_interval(
 def monotonicity(strengths: ArrayLike, curve: Estimate) -> Estimate:
     """Mean over concepts of Spearman's rank correlation of each concept's curve with r, in [-1, 1].
 
-    `curve` is stacked Estimates of `macro_auroc` (or their paired difference), point [*sets, R]; the result is
+    `curve` is stacked Estimates of `macro_auroc` or `cluster_mean`, point [*sets, R] (of a paired difference, prompts
+    are no units); the result is
     [*sets], with leave-one-out effects and no draws. A flat curve counts as 0. When a concept is left out, the others'
     curves are kept as they are, although they lose negatives: a second-order change. Raises ValueError where the curve
     has no per-concept values.
     """
     r = _as_strengths(strengths)
     if curve.per_concept is None:
-        raise ValueError("The curve has no per-concept values. Stack Estimates that macro_auroc made.")
+        raise ValueError("The curve has no per-concept values. Stack Estimates of an arm that has concepts.")
     defined = np.flatnonzero(np.isfinite(curve.per_concept).reshape(len(curve.per_concept), -1).all(axis=1))
     if not defined.size:
         raise ValueError("No concept has a value at every strength; expected at least one.")

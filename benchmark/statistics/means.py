@@ -105,10 +105,16 @@ def cluster_ratio(
         if not clusters.nested:
             cell_weights *= weights.prompt[:, cells.prompt]
         draws = evaluate(cell_weights).astype(np.float32)
-    per_concept = None
+    per_concept, without_prompt = None, None
     if not clusters.concept_free:
+        members = cells.concept == concepts[:, None]
         per_concept = np.full((n_concepts, n_sets), np.nan)
-        per_concept[concepts] = evaluate(cells.concept == concepts[:, None])
+        per_concept[concepts] = evaluate(members)
+    if clusters.crossed:
+        assert per_concept is not None
+        without_prompt = np.broadcast_to(per_concept, (n_prompts, *per_concept.shape)).copy()
+        for prompt in prompts:
+            without_prompt[prompt, concepts] = evaluate(members & (cells.prompt != prompt))
     estimate = Estimate(
         point=point,
         by_concept=by_concept,
@@ -123,6 +129,7 @@ def cluster_ratio(
         pools=() if clusters.nested else (clusters.pool,),
         draws=draws,
         per_concept=per_concept,
+        per_concept_without_prompt=without_prompt,
     )
     return estimate[0] if np.ndim(numerators) == 1 else estimate
 

@@ -88,5 +88,8 @@ def test_answers_to_a_tasks_own_question_are_rows_of_their_own_and_the_questions
     assert table["other.value"].tolist() == pytest.approx([np.nan] * 3 + [1.0, np.nan, 2.0], nan_ok=True)
     tasks: Any = [SimpleNamespace(name="one", asks=QUESTION), SimpleNamespace(name="other", asks="Why?")]
     assert record_verbalizer("fixed", said, tasks).questions == {"one": QUESTION, "other": "Why?"}
+    failed = replace(answers, texts=[Verbalization("", error="out of luck"), *answers.texts[1:]])
+    record = record_verbalizer("fixed", replace(said, answers={"Why?": {"fixed": failed}}), tasks)
+    assert (record.n_failed, record.first_error) == (1, "out of luck")
     chosen = transcribe(Verbalization("x"), verbalizer=Asked(Oracle(), "Who?", fixed=True))
     assert record_verbalizer("fixed", chosen, tasks).questions == {"one": "Who?", "other": "Who?"}

@@ -84,7 +84,7 @@ def of_vectors(items: pd.DataFrame) -> dict[str, Floats]:
     n, moved = len(items), items["injection"].eq("readout").to_numpy() * (0.2 + items["r"].to_numpy())
     original = rng.uniform(2, 4, n)
     found = {
-        "kl_mean": rng.uniform(1, 3, n), "kl_plain_mean": rng.uniform(1, 3, n), "kl_plain": moved,
+        "kl_mean": rng.uniform(1, 3, n), "kl_plain_mean": rng.uniform(1, 3, n), "kl_plain_moved": moved,
         "kl.plain_state": moved, "loss.plain_state": original - moved / 10, "loss_original": original,
         "loss_mean": original + rng.uniform(0.2, 1, n),
     }  # fmt: skip
@@ -308,8 +308,8 @@ def test_what_was_not_moved_has_its_own_run_for_the_plain_one_and_other_items_ha
     unmoved = mid & labels["arm"].isin(["natural", "neutral"]).to_numpy()
     assert unmoved.any()
     assert np.array_equal(of["kl_mean"][unmoved], of["kl_plain_mean"][unmoved])
-    assert of["kl_plain"][unmoved].max() < 1e-12
-    assert of["kl_plain"][mid & ~unmoved].min() > 1e-4
+    assert of["kl_plain_moved"][unmoved].max() < 1e-12
+    assert of["kl_plain_moved"][mid & ~unmoved].min() > 1e-4
     for columns in measured.values():
         for values in columns.values():
             assert np.array_equal(np.isfinite(values), mid)
