@@ -7,4 +7,4 @@ mypy
 lint-imports
 # A file of tests is one worker's, so that what its tests share is made once. Each worker computes with one thread.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-exec python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile "$@"
+exec python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"
