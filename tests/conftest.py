@@ -45,6 +45,7 @@ if os.environ.get("OMP_WAIT_POLICY", "").upper() != "PASSIVE":
 hypothesis.settings.register_profile("shared-cores", deadline=None)
 hypothesis.settings.load_profile("shared-cores")
 
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests first: a file is one worker's, and the longest must not be begun last."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
