@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from .errors import BadInput
 from .records import EstimatedMetric, MetricPair, MetricRow, keep_estimates
-from .rescoring import find_tasks, rebuild_panels
-from .scored import score_tasks
+from .rescoring import find_tasks, rebuild_panels, score_recorded
 from .stored_run import StoredRun
 from .transcript import OF_VECTORS, Measured
 
@@ -44,11 +43,11 @@ def pair_metrics(
     those of one concept, r50, and places between floor and ceiling. What outliers are left out of either is left out.
 
     Raises:
-        BadInput: the runs have other items, or a task cannot be scored again (see `find_tasks`, `rebuild_panels`).
+        BadInput: the runs have other items, or a task cannot be scored again (see `rescoring`).
     """
     both = _stack(baseline, candidate, verbalizers, scorers)
     with keep_estimates() as kept:
-        rows = score_tasks(find_tasks(baseline.result, tasks), rebuild_panels(both), both.measured, both.labels)
+        rows = score_recorded(both, find_tasks(baseline.result, tasks), rebuild_panels(both))
     values = {(_key(row), row.verbalizer): row.value for row in rows}
     found: dict[tuple[Any, ...], dict[str, EstimatedMetric]] = {}
     for metric in kept:

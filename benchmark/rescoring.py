@@ -6,7 +6,7 @@ scorers of the record. What a task measured itself (a reconstruction needs the r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,7 +44,7 @@ def rescore(run: StoredRun) -> Result:
     `score_texts_again` gave, they follow from its texts.
 
     Raises:
-        BadInput: see `rebuild_panels` and `find_tasks`.
+        BadInput: see `rebuild_panels`, `find_tasks` and `score_recorded`.
     """
     result, tasks, panels = run.result, find_tasks(run.result), rebuild_panels(run)
     scorers = [scorer.name for scorer in result.scorers]
@@ -52,7 +52,7 @@ def rescore(run: StoredRun) -> Result:
     outliers = run.labels[run.labels["outlier"]]
     found = result.model_copy(
         update={
-            "metrics": score_tasks(tasks, panels, run.measured, run.labels),
+            "metrics": score_recorded(run, tasks, panels),
             "said": judge_sayings(
                 panels[QUESTION], result.headline_scorer, result.provenance.suite.get("gate_strengths", ())
             ),
@@ -62,6 +62,25 @@ def rescore(run: StoredRun) -> Result:
         }
     )
     return found.model_copy(update={"findings": findings.find(found)})
+
+
+def score_recorded(run: StoredRun, tasks: Sequence[Task], panels: Mapping[str, Panel]) -> list[MetricRow]:
+    """The metrics of some of the run's tasks on its panels.
+
+    Raises:
+        BadInput: a task makes nothing of the items. They come from a file, and a task trusts those of a run.
+    """
+    metrics = []
+    for task in tasks:
+        try:
+            metrics += score_tasks([task], panels, run.measured, run.labels)
+        except Exception as error:
+            raise BadInput(
+                f"The task {task.name} cannot score the items of {run.file}: {type(error).__name__}: {error}. It "
+                "expects what its own items and measurements leave in a run; take the file as the run wrote it, or run "
+                "again: finished work is kept."
+            ) from error
+    return metrics
 
 
 def rebuild_panels(run: StoredRun) -> dict[str, Panel]:

@@ -13,7 +13,7 @@ in up to k times 5%.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -270,9 +270,9 @@ def _is_whole(row: MetricRow) -> bool:
 
 
 def _fits(row: MetricRow, conditions: Mapping[str, str]) -> bool:
-    for field, wanted in conditions.items():
-        found = getattr(row, field)
-        same = found is not None and _as_number(wanted) == found if field == "r" else str(found) == wanted
+    for name, wanted in conditions.items():
+        found = getattr(row, name)
+        same = found is not None and _as_number(wanted) == found if name == "r" else str(found) == wanted
         if not same:
             return False
     return True
@@ -360,17 +360,27 @@ def _benchmark_of(result: Result) -> dict[str, Any]:
         "suite": f"{provenance.suite.get('name')}, version {provenance.suite.get('version')}",
         **{f"{key} of the suite": value for key, value in suite.items()},
         **{f"version of {task}": version for task, version in provenance.tasks.items()},
-        "subject": provenance.subject,
-        "weights of the subject": provenance.subject_fingerprint,
+        # By their content: a folder or a file may have another name where the other run was made.
+        "subject": _Content(provenance.subject, provenance.subject_fingerprint),
         "dtype": provenance.dtype,
         "layer": provenance.layer,
         "injection layer": provenance.injection_layer,
         "tokens of the preamble": provenance.preamble_tokens,
-        "pack": provenance.pack,
-        "content of the pack": provenance.pack_fingerprint,
+        "pack": _Content(provenance.pack, provenance.pack_fingerprint),
         "readout prompts": provenance.readout_prompts,
         **{f"scorer {scorer.name}": scorer.fingerprint for scorer in result.scorers},
     }
+
+
+@dataclass(frozen=True)
+class _Content:
+    """Something that is told from others by its fingerprint, whatever its name."""
+
+    name: str = field(compare=False)
+    fingerprint: str
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.fingerprint})"
 
 
 def _show(value: Any) -> str:

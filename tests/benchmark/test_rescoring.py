@@ -237,6 +237,12 @@ def test_items_of_other_prompts_or_concepts_than_the_records_are_refused(run: Pa
             rebuild_panels(read_run(foreign))
 
 
+def test_a_task_that_makes_nothing_of_the_items_is_named(run: Path, tmp_path: Path) -> None:
+    fewer = change(run, tmp_path / "fewer", lambda items: items[items["arm"] != "neutral"])
+    with pytest.raises(BadInput, match=r"The task confabulation cannot score the items of .*fewer/items.parquet: "):
+        rescore(read_run(fewer))
+
+
 def changed_provenance(result: Result, **fields: Any) -> Result:
     return result.model_copy(update={"provenance": result.provenance.model_copy(update=fields)})
 

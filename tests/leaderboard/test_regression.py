@@ -213,16 +213,19 @@ def test_runs_of_two_benchmarks_are_not_compared_and_what_differs_is_said(run: P
     others: dict[str, dict[str, Any]] = {
         "suite: planted, version 1 in the baseline, planted, version 2": {"suite": {**suite, "version": "2"}},
         "strengths of the suite": {"suite": {**suite, "strengths": [0.1, 0.2]}},
-        "subject: planted in the baseline, another in the candidate": {"subject": "another"},
+        r"subject: planted \(0\) in the baseline, another \(1\) in the candidate": {
+            "subject": "another",
+            "subject_fingerprint": "1",
+        },
         "layer: 2 in the baseline, 3 in the candidate": {"layer": 3},
-        "pack: planted in the baseline, private in the candidate": {"pack": "private"},
-        "content of the pack": {"pack_fingerprint": "other"},
+        r"pack: planted \(.*\) in the baseline, planted \(private\)": {"pack_fingerprint": "private"},
         "version of confabulation: 1 in the baseline, None": {"tasks": {"concept_identification": "1"}},
     }
     for said, provenance in others.items():
         with pytest.raises(nlabench.BadInput, match=f"not of one benchmark.*{said}"):
             nlabench.check(run, change(**provenance))
-    assert nlabench.check(run, change(suite={**suite, "readers": []})).verdict == "pass"
+    moved = {"suite": {**suite, "readers": []}, "pack": "moved", "subject": "./elsewhere", "device": "cuda"}
+    assert nlabench.check(run, change(**moved)).verdict == "pass"
 
 
 def test_other_directions_are_another_benchmark(run: Path, tmp_path: Path) -> None:
