@@ -47,9 +47,13 @@ hypothesis.settings.load_profile("shared-cores")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests first: a file is one worker's, and the longest must not be begun last."""
+    """The longest files first: a file is one worker's, and a long one must not be begun last.
+
+    Those are the files with slow tests, then those beside this one, which start a process for each test.
+    """
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    here = Path(__file__).parent
+    items.sort(key=lambda item: (item.path not in slow, item.path.parent != here))
 
 
 N_BLOCKS, D_MODEL, VOCABULARY, WINDOW = 4, 32, 61, 5
