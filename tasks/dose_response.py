@@ -24,7 +24,7 @@ from ..benchmark.verbalizers.asking import QUESTION
 @dataclass(frozen=True)
 class DoseResponse:
     name: str = "dose_response"
-    version: str = "1"
+    version: str = "2"  # 2: the interval of monotonicity counts prompts
     question: str = "From which strength does the text change, and how steadily?"
     asks: str = QUESTION
 

@@ -49,11 +49,11 @@ hypothesis.settings.load_profile("shared-cores")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first: a file is one worker's, and a long one must not be begun last.
 
-    Those are the files with slow tests, then those beside this one, which start a process for each test.
+    Those are the files beside this one, whole runs and a process for each test, then others with slow tests.
     """
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     here = Path(__file__).parent
-    items.sort(key=lambda item: (item.path not in slow, item.path.parent != here))
+    items.sort(key=lambda item: (item.path.parent != here, item.path not in slow))
 
 
 N_BLOCKS, D_MODEL, VOCABULARY, WINDOW = 4, 32, 61, 5
