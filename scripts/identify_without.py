@@ -22,6 +22,7 @@ from nlabench.benchmark.statistics import (
     paired_difference,
     resample,
 )
+from nlabench.benchmark.verbalizers.asking import QUESTION
 
 
 def main(
@@ -37,6 +38,8 @@ def main(
         raise typer.BadParameter(f"{', '.join(unknown)} is no concept of this run. It has {', '.join(concepts)}.")
     kept = [name for name in concepts if name not in without]
     print(f"{verbalizer}, scorer {result.headline_scorer}, {len(kept)} of {len(concepts)} concepts")
+    if "question" in items:  # answers to another task's own question are other texts
+        items = items[items["question"].isna() | (items["question"] == QUESTION)]
     usable = items[(items["kind"] == "function") & ~items["outlier"] & items["concept"].isin(kept)]
     natural = usable[usable["arm"] == "natural"]
     baselines = [name for name, v in result.verbalizers.items() if v.card["role"] == "baseline"]
