@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,13 +117,22 @@ def find_free_port() -> str:
         return str(probe.getsockname()[1])
 
 
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store for these tests alone, and for all of them: what one command has read, the next one finds there."""
+    base = tmp_path_factory.getbasetemp()
+    cache = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache-of-docs"
+    cache.mkdir(exist_ok=True)
+    with suppress(FileExistsError):  # another worker made it
+        (cache / "assets").symlink_to(cache_folder() / "assets")
+    return cache
+
+
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    """The examples, with a store of their own: what one command has read, the next one finds there."""
+def bench(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Bench:
+    """The examples, where the page's commands are run."""
     folder = tmp_path_factory.mktemp("examples")
     shutil.copytree(EXAMPLES, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("runs", "__pycache__"))
-    cache = tmp_path_factory.mktemp("cache")
-    (cache / "assets").symlink_to(cache_folder() / "assets")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "NLABENCH_CACHE": str(cache), "PATH": path}
+    environment = {**os.environ, "NLABENCH_CACHE": str(shared_cache), "PATH": path}
     return Bench(folder, environment, {port: find_free_port() for port in ("30000", "8000")})

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import yaml
-from nlabench.benchmark.assets import cache_folder
 from nlabench.cli import app
 from nlabench.leaderboard.regression import EXIT_CODES, HEADLINE, LOWER_IS_BETTER
 from typer.main import get_command
@@ -81,13 +80,12 @@ def test_the_page_has_every_verdict_with_its_code_and_every_headline_metric() ->
 
 
 @pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def repository(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Path:
     """The example as a checkout, with a baseline that the page's command makes of a suite that is small enough."""
     folder = tmp_path_factory.mktemp("repository")
     shutil.copytree(EXAMPLE, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("runs", "__pycache__"))
     shutil.copy(ROOT / "docs" / "examples" / "small.toml", folder / "small.toml")
-    (cache := folder / "cache").mkdir()
-    (cache / "assets").symlink_to(cache_folder() / "assets")
+    (folder / "cache").symlink_to(shared_cache)
     (command,) = re.findall(r"^```bash run=baseline\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     done = follow(folder, command.replace("--suite quick", "--suite small.toml"))
     assert done.returncode == 0, done.stdout + done.stderr
