@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from .benchmark.errors import BadInput
+from .cli_leaderboard import leaderboard_app, submit, validate
+from .terminal import complaints, console
 
 if TYPE_CHECKING:  # torch and transformers take seconds to import: --help must not wait for them
     from .benchmark.engine import Progress
@@ -32,9 +33,9 @@ app = typer.Typer(
 concepts_app = typer.Typer(no_args_is_help=True, help="Look at concept packs and check them.")
 app.add_typer(concepts_app, name="concepts")
 
-# In a pipe or a log there is no width to fit; eighty columns would fold every interval.
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
-complaints = Console(stderr=True, highlight=False)
+app.add_typer(leaderboard_app, name="leaderboard")
+app.command()(submit)
+app.command()(validate)
 
 Subject = Annotated[
     str, typer.Option(help="A built-in asset, a folder with a transformers checkpoint, or a hub id (id@revision).")

@@ -20,7 +20,7 @@ def test_help_names_every_command_and_loads_no_model(tmp_path: Path) -> None:
     done = nlabench("--help", cwd=tmp_path)
     assert done.returncode == 0
     commands = ("run", "export", "score", "show", "validate-scorers", "verbalizers", "concepts", "fetch", "check")
-    for command in (*commands, "serve", "export-checkpoint", "lint-checkpoint"):
+    for command in (*commands, "serve", "export-checkpoint", "lint-checkpoint", "submit", "validate", "leaderboard"):
         assert command in done.stdout
     script = "import sys, nlabench.cli; print('torch' in sys.modules, 'transformers' in sys.modules)"
     heavy = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=True)
@@ -50,6 +50,9 @@ def test_the_checkouts_folder_names_are_no_modules(tmp_path: Path) -> None:
         (["run", "--pack", "one.jsonl"], "has 1 concept(s). Identification needs at least two"),
         (["score", "nowhere", "--texts", "bad.toml", "--name", "x"], "There is no exported run at nowhere"),
         (["score", "nowhere", "--texts", "none.jsonl", "--name", "x"], "There is no file of texts at none.jsonl"),
+        (["submit", "nowhere"], "There is no result at nowhere"),
+        (["validate", "nowhere"], "There is no folder nowhere"),
+        (["leaderboard", "show"], "There is no results store at leaderboard/results"),
         (["show", "nowhere"], "There is no result at nowhere/result.json"),
         (["concepts", "check", "broken.jsonl"], "broken.jsonl, line 2"),
     ],

@@ -1,0 +1,115 @@
+"""The commands of the leaderboard: pack a run as a submission, check one, keep entries, show the board."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from .terminal import console
+
+RESULTS = Path("leaderboard/results")
+
+leaderboard_app = typer.Typer(no_args_is_help=True, help="Keep the board's entries, and show them ranked.")
+Results = Annotated[Path, typer.Option("--results", help="The results store: a folder per subject, verbalizer, entry.")]
+Submission = Annotated[Path, typer.Argument(help="A folder that `nlabench submit` wrote.")]
+
+
+def submit(
+    run_folder: Annotated[Path, typer.Argument(help="A run's folder, with result.json and items.parquet.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The new folder. Default: submissions/ and the verbalizer's name.")
+    ] = None,
+    verbalizer: Annotated[str | None, typer.Option(help="Whose texts, where several were under test.")] = None,
+    author: Annotated[list[str] | None, typer.Option(help="Who made it; repeat for several.")] = None,
+    link: Annotated[str, typer.Option(help="Where it can be found (http or https). Default: its card's.")] = "",
+    licence: Annotated[str, typer.Option(help="Its licence. Default: its card's.")] = "",
+    training_data: Annotated[
+        str, typer.Option(help="A sentence on what it was trained on, and if texts of the pack were seen.")
+    ] = "",
+    description: Annotated[str, typer.Option(help="A sentence on what it is. Default: its card's.")] = "",
+    to: Annotated[
+        Literal["folder", "hub"], typer.Option(help="hub: also push it as a dataset repository; see --repo.")
+    ] = "folder",
+    repo: Annotated[str | None, typer.Option(help="For --to hub: owner/name of the dataset repository.")] = None,
+    push: Annotated[bool, typer.Option("--push", help="For --to hub: really push. Without, it is a dry run.")] = False,
+) -> None:
+    """Pack a run's verbalizer as a submission: a folder that is ready for a pull request.
+
+    It holds the verbalizer's card, its numbers, and every text, so that whoever receives it can make every number
+    again: that is what `nlabench validate` does.
+    """
+    from .benchmark.errors import BadInput
+    from .submitting import submit as pack
+
+    if to == "hub" and not repo:
+        raise BadInput("--to hub was given without a repository. Name one: --repo OWNER/NAME.")
+    folder = pack(
+        run_folder, out, verbalizer=verbalizer, authors=author or (), link=link, licence=licence,
+        training_data=training_data, description=description,
+    )  # fmt: skip
+    console.print(f"Submission: {folder}\nNext: nlabench validate {folder}", soft_wrap=True)
+    if to == "hub":
+        from .leaderboard.hub import push as push_folder
+
+        files = push_folder(folder, str(repo), dry_run=not push)
+        done = "Pushed" if push else "A dry run: nothing was sent. --push would send"
+        console.print(f"{done} to the dataset repository {repo}: {', '.join(files)}", soft_wrap=True, markup=False)
+
+
+def validate(
+    submission: Submission,
+    results: Results = RESULTS,
+    pack: Annotated[str | None, typer.Option(help="Its concept pack, where the record's source is not here.")] = None,
+) -> None:
+    """Check a submission: whole, unchanged, and every number made again from its texts.
+
+    Exit code 0: it can be added. 1: it cannot, and each reason says which file, row and field. 2: no submission.
+    """
+    from .benchmark.concepts import load_pack
+    from .submitting import validate as check
+
+    found = check(submission, results, load_pack(pack) if pack else None)
+    for problem in found.problems:
+        console.print(str(problem), soft_wrap=True, markup=False)
+    for flag in found.flags:
+        console.print(f"flag: {flag}", soft_wrap=True, markup=False, style="yellow")
+    n = len(found.problems)
+    console.print(f"{submission}: {n} problem{'s' * (n != 1)}, {len(found.flags)} flagged", markup=False)
+    if found.problems:
+        raise typer.Exit(1)
+
+
+@leaderboard_app.command()
+def add(submission: Submission, results: Results = RESULTS) -> None:
+    """Validate a submission and add it to the results store. What is there is never changed."""
+    from .leaderboard.results_store import add_entry
+
+    validate(submission, results)
+    console.print(f"Added: {add_entry(submission, results)}", soft_wrap=True, markup=False)
+
+
+@leaderboard_app.command()
+def show(
+    results: Results = RESULTS,
+    sort: Annotated[str, typer.Option(help="steered, natural, gap, false_claims or r50.")] = "steered",
+) -> None:
+    """Print every board of a results store, with ranks as intervals."""
+    from .benchmark.errors import BadInput
+    from .leaderboard.board_table import show_board
+    from .leaderboard.ranking import COLUMNS, group_boards
+    from .leaderboard.results_store import read_store
+
+    known = [column.name for column in COLUMNS]
+    if sort not in known:
+        raise BadInput(f"There is no column {sort!r}. Sort by one of {', '.join(known)}.")
+    if not results.is_dir():
+        raise BadInput(f"There is no results store at {results}. Pass --results, or add an entry: it makes one.")
+    entries, broken = read_store(results)
+    for board in group_boards(entries):
+        console.print(show_board(board, sort))
+    for folder, reason in broken:
+        console.print(f"left out: {folder}: {reason}", style="yellow", soft_wrap=True, markup=False)
+    if not entries:
+        console.print(f"{results} holds no entries.", markup=False)
