@@ -25,6 +25,7 @@ from .benchmark.rescoring import (
 from .benchmark.stored_run import ITEMS_FILE, StoredRun, read_record, read_run
 from .benchmark.transcript import OF_VECTORS
 from .benchmark.verbalizers.asking import QUESTION
+from .leaderboard.claims import Problem, check_claims, check_estimates, check_labels, check_sentences
 from .leaderboard.entries import (
     MOST_CHARACTERS,
     Card,
@@ -108,18 +109,6 @@ def submit(
 
 
 @dataclass(frozen=True)
-class Problem:
-    """Why a submission cannot be added. where: file, row and field."""
-
-    where: str
-    found: str
-    expected: str
-
-    def __str__(self) -> str:
-        return f"{self.where}: found {self.found}; expected {self.expected}"
-
-
-@dataclass(frozen=True)
 class Validation:
     """What checking a submission found. flags: what a person should look at; they do not reject."""
 
@@ -142,7 +131,7 @@ def validate(folder: Path | str, results: Path | str | None = None, pack: Concep
         raise BadInput(f"There is no folder {folder}. `nlabench submit RUN` writes one.")
     try:
         entry = read_entry(folder)
-        problems = _check_claims(entry)
+        problems = check_claims(entry, _controls_of(entry.result, entry.card.name))
         run = _read_stored(entry)
         scorers = find_scorers(entry.result, pack)
         again, estimates = _score(score_texts_again(run, pack), entry.card.name)
@@ -154,7 +143,7 @@ def validate(folder: Path | str, results: Path | str | None = None, pack: Concep
         )
         for wrong in find_discrepancies(entry.result, again, SAME_TEXTS)
     ]
-    problems += _check_estimates(entry, estimates)
+    problems += check_sentences(entry, again) + check_estimates(entry, estimates, SAME_TEXTS)
     problems += _check_against_store(entry, run, Path(results) if results is not None else None)
     return Validation(entry, tuple(problems), tuple(_find_flags(entry, run, scorers)))
 
@@ -232,17 +221,18 @@ def _score(run: StoredRun, name: str) -> tuple[Result, list[EstimatedMetric]]:
             "said": [row for row in result.said if row.verbalizer == name],
         }
     )
-    values = {metric_key(row): row.value for row in result.metrics}
+    rows = {metric_key(row): row for row in result.metrics}
     # Not those of further scorers of texts; a task may name what it compares in the scorer's place (a detector).
     others = {scorer.name for scorer in result.scorers} - {result.headline_scorer}
     estimates = {}
     for metric in kept:
         row, key = metric.row, metric_key(metric.row)
         of_board = row.verbalizer == name and row.group is None and row.versus is None and row.scorer not in others
-        value = values.get(key)
+        final = rows.get(key)  # a task may go on to change a row that it made
+        value = final.value if final else None
         # The interval of a place is shifted once it is made: it is not that of the Estimate's own value.
-        if of_board and value is not None and abs(value - float(metric.estimate.point)) <= 1e-9:
-            estimates[key] = metric
+        if of_board and final and value is not None and abs(value - float(metric.estimate.point)) <= 1e-9:
+            estimates[key] = EstimatedMetric(final, metric.estimate)
     return result, list(estimates.values())
 
 
@@ -273,47 +263,6 @@ def _read_stored(entry: Entry) -> StoredRun:
             raise BadInput(str(error).replace(folder, str(entry.folder))) from error
 
 
-def _check_claims(entry: Entry) -> list[Problem]:
-    """What a submission may not say of itself."""
-    file, result, name = entry.folder / "result.json", entry.result, entry.card.name
-    problems = []
-    if entry.verified:
-        problems.append(Problem(str(entry.folder), "verified.json", "no such file: maintainers verify"))
-    if result.status != "self-reported":
-        problems.append(Problem(f"{file}: status", repr(result.status), "'self-reported': maintainers verify"))
-    role = result.verbalizers[name].card.get("role", "submitted")
-    if entry.card.role != role:
-        problems.append(
-            Problem(f"{entry.folder / 'card.json'}: role", repr(entry.card.role), f"{role!r} as in the result")
-        )
-    for number, row in enumerate(result.metrics):
-        if row.verbalizer != name:
-            problems.append(
-                Problem(f"{file}: metrics, row {number}, verbalizer", repr(row.verbalizer), f"{name!r} and no other")
-            )
-    return problems
-
-
-def _check_estimates(entry: Entry, again: list[EstimatedMetric]) -> list[Problem]:
-    """Estimates that are not what the texts give."""
-    file, anew = entry.folder / "estimates.parquet", {metric_key(metric.row): metric for metric in again}
-    problems = []
-    for key in dict.fromkeys([*entry.estimates, *anew]):
-        where = f"{file}: {', '.join(str(part) for part in key if part is not None)}"
-        if key not in entry.estimates or key not in anew:
-            problems.append(
-                Problem(where, "a row" if key in entry.estimates else "none", "a row for each metric that has one")
-            )
-            continue
-        a, b = entry.estimates[key].estimate, anew[key].estimate
-        for field in ("point", "by_concept", "by_prompt", "by_cell"):
-            x, y = getattr(a, field), getattr(b, field)
-            if x.shape != y.shape or not np.allclose(x, y, rtol=0, atol=SAME_TEXTS, equal_nan=True):
-                problems.append(Problem(f"{where}: {field}", "other numbers", "those that the texts give"))
-                break
-    return problems
-
-
 def _check_against_store(entry: Entry, run: StoredRun, results: Path | None) -> list[Problem]:
     """Items and the texts of shared controls, against an entry of the same board."""
     for other in read_store(results)[0] if results is not None and results.is_dir() else []:
@@ -326,10 +275,19 @@ def _check_against_store(entry: Entry, run: StoredRun, results: Path | None) -> 
             order = match_items(beside, run)
         except BadInput as error:
             return [Problem(str(entry.folder / ITEMS_FILE), str(error), f"the items of {other.folder}")]
-        problems = []
+        problems = check_labels(
+            entry, other, run.labels.iloc[order].reset_index(drop=True), beside.labels.reset_index(drop=True)
+        )
         for name in beside.result.verbalizers:
+            role = beside.result.verbalizers[name].card.get("role")
+            # Readers are a suite's own choice; without the others a place between floor and ceiling is another one.
+            needed = role in ("floor", "ceiling") and ":" not in name and name != other.card.name
+            if needed and name not in run.result.verbalizers:
+                problems.append(
+                    Problem(f"{entry.folder / 'result.json'}: verbalizers", f"no {name}", f"the control {name}")
+                )
             shared = name in run.result.verbalizers and ":" not in name and name != entry.card.name
-            if shared and beside.result.verbalizers[name].card.get("role") in SHARED_ROLES:
+            if shared and role in SHARED_ROLES:
                 mine = [run.texts[QUESTION][name][row] for row in order]
                 differ = [i for i, (a, b) in enumerate(zip(mine, beside.texts[QUESTION][name], strict=True)) if a != b]
                 if len(differ) > MOST_DIFFERENT * len(mine):
