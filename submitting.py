@@ -25,7 +25,7 @@ from .benchmark.rescoring import (
 from .benchmark.stored_run import ITEMS_FILE, StoredRun, read_record, read_run
 from .benchmark.transcript import OF_VECTORS
 from .benchmark.verbalizers.asking import QUESTION
-from .leaderboard.claims import Problem, check_claims, check_estimates, check_labels, check_sentences
+from .leaderboard.claims import Problem, check_claims, check_estimates, check_failures, check_labels, check_sentences
 from .leaderboard.entries import (
     MOST_CHARACTERS,
     Card,
@@ -131,7 +131,7 @@ def validate(folder: Path | str, results: Path | str | None = None, pack: Concep
         raise BadInput(f"There is no folder {folder}. `nlabench submit RUN` writes one.")
     try:
         entry = read_entry(folder)
-        problems = check_claims(entry, _controls_of(entry.result, entry.card.name))
+        problems = check_claims(entry, _controls_of(entry.result, entry.card.name)) + check_failures(entry)
         run = _read_stored(entry)
         scorers = find_scorers(entry.result, pack)
         again, estimates = _score(score_texts_again(run, pack), entry.card.name)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ..benchmark.records import EstimatedMetric, Result
-from .entries import Entry, metric_key
+from .entries import Entry, metric_key, read_items
 
 #: What an item is made of. Each decides which metric it counts in, so each is that of the items that are on the board.
 DESIGN = ("arm", "injection", "level", "concept", "prompt", "position", "kind", "word", "draw", "pair")
@@ -62,6 +62,15 @@ def check_claims(entry: Entry, controls: Sequence[str]) -> list[Problem]:
     twice = [key for key, n in Counter(map(metric_key, result.metrics)).items() if n > 1]
     problems += [Problem(f"{file}: {_show(key)}", "the row more than once", "every row once") for key in twice]
     return problems
+
+
+def check_failures(entry: Entry) -> list[Problem]:
+    """Whether the entry owns up to the items that it failed on: scored as empty texts, they cost it its rank."""
+    items, name = read_items(entry), entry.card.name
+    failed = int(items.loc[items["verbalizer"] == name, "error"].notna().sum()) if "error" in items else 0
+    recorded = entry.result.verbalizers[name].n_failed
+    where = f"{entry.folder / 'result.json'}: verbalizers, {name}, n_failed"
+    return [] if failed == recorded else [Problem(where, str(recorded), f"{failed}, the errors in items.parquet")]
 
 
 def check_sentences(entry: Entry, again: Result) -> list[Problem]:

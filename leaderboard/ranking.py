@@ -96,7 +96,8 @@ def why_unranked(entry: Entry, among: Sequence[Entry] = ()) -> str:
         if (other.card.name, other.card.version) == (entry.card.name, entry.card.version)
         and (other.result.provenance.started, other.id) > (entry.result.provenance.started, entry.id)
     ]
-    return f"superseded by {newer[-1].id}" if newer else ""
+    newest = max(newer, key=lambda other: (other.result.provenance.started, other.id), default=None)
+    return f"superseded by {newest.id}" if newest else ""
 
 
 def rank(board: Board, column: Column) -> dict[str, RankInterval]:

@@ -143,6 +143,12 @@ def test_a_changed_file_a_further_file_and_a_link_are_refused(submission: Path) 
     assert "too many items.parquet" in complaints(validate(submission))
 
 
+def test_failures_that_the_record_hides_are_found(submission: Path, planted_pack: ConceptPack) -> None:
+    change_items(submission, lambda items: items.assign(error=["no answer"] + [None] * (len(items) - 1)))
+    said = complaints(validate(submission, pack=planted_pack))
+    assert "mine, n_failed: found 0; expected 1, the errors in items.parquet" in said
+
+
 def test_nobody_verifies_themselves(submission: Path, planted_pack: ConceptPack) -> None:
     change_result(submission, lambda content: content.update(status="verified"))
     assert "status: found 'verified'" in complaints(validate(submission, pack=planted_pack))
