@@ -113,3 +113,21 @@ def show(
         console.print(f"left out: {folder}: {reason}", style="yellow", soft_wrap=True, markup=False)
     if not entries:
         console.print(f"{results} holds no entries.", markup=False)
+
+
+@leaderboard_app.command()
+def build(
+    out: Annotated[Path, typer.Option(help="The site's folder; pages of an earlier build are written anew.")],
+    results: Results = RESULTS,
+) -> None:
+    """Write the board as a static site: pages that need no server and no network.
+
+    Open index.html, or put the folder on any static host. An entry with a fault is listed with the reason, and the
+    others are built.
+    """
+    from .benchmark.errors import BadInput
+    from .leaderboard.site.build import build_site
+
+    if not results.is_dir():
+        raise BadInput(f"There is no results store at {results}. Pass --results, or add an entry: it makes one.")
+    build_site(results, out, lambda words: console.print(words, soft_wrap=True, markup=False))

@@ -5,49 +5,32 @@ Entries compare only where they were measured in the same way; `group_boards` ke
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ..benchmark.errors import BadInput
-from ..benchmark.records import MetricRow
-from ..benchmark.statistics import Estimate, Interval, RankInterval, interval, paired_difference, rank_intervals
+from ..benchmark.records import finite
+from ..benchmark.statistics import (
+    Estimate,
+    Interval,
+    RankInterval,
+    interval,
+    interval_arrays,
+    paired_difference,
+    rank_intervals,
+    stack,
+)
+from .columns import COLUMNS as COLUMNS
+from .columns import Column as Column
+from .columns import find_row as find_row
 from .entries import Entry, metric_key
 from .regression import check_comparable
 
 #: Roles that have a rank; floors, the ceiling and readers of text are there to compare with.
 RANKED_ROLES = ("submitted", "baseline")
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of the board: one metric of each entry. ranked: whether more (or less) of it is better by itself."""
-
-    name: str
-    title: str
-    task: str
-    metric: str
-    arm: str
-    injection: str = "readout"
-    level: str = "matched"
-    r: float | None = None
-    lower_is_better: bool = False
-    ranked: bool = True
-
-
-#: In this order. A gap near 0 is no merit by itself: who names nothing has none. So it has no rank.
-COLUMNS = (
-    Column("steered", "steered", "concept_identification", "auroc_in_pairs", "steered"),
-    Column("natural", "natural", "concept_identification", "auroc_in_pairs", "natural"),
-    Column("gap", "gap", "concept_identification", "auroc_gap", "steered-natural", ranked=False),
-    Column(
-        "false_claims", "false claims", "confabulation", "false_claims", "permuted", level="grid", r=0.3,
-        lower_is_better=True,
-    ),
-    Column("r50", "r50", "dose_response", "r50", "steered", level="grid", lower_is_better=True, ranked=False),
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -71,15 +54,6 @@ def group_boards(entries: Sequence[Entry]) -> list[Board]:
     return [Board(_title(group[0]), tuple(group)) for group in groups]
 
 
-def find_row(entry: Entry, column: Column) -> MetricRow | None:
-    """The entry's figure in a column, by its headline scorer; None where its run has none."""
-    return entry.result.one(
-        task=column.task, metric=column.metric, verbalizer=entry.card.name, scorer=entry.result.headline_scorer,
-        arm=column.arm, injection=column.injection, level=column.level, kind="function", r=column.r, group=None,
-        versus=None,
-    )  # fmt: skip
-
-
 def why_unranked(entry: Entry, among: Sequence[Entry] = ()) -> str:
     """Why an entry has no rank, or nothing. among: the board's entries, of which the newest of a version counts."""
     if entry.card.role not in RANKED_ROLES:
@@ -90,36 +64,48 @@ def why_unranked(entry: Entry, among: Sequence[Entry] = ()) -> str:
     n_items = sum(arm.n_items for arm in entry.result.arms)
     if record.n_texts != n_items:
         return f"{record.n_texts} of {n_items} items"
-    newer = [
-        other
-        for other in among
-        if (other.card.name, other.card.version) == (entry.card.name, entry.card.version)
-        and (other.result.provenance.started, other.id) > (entry.result.provenance.started, entry.id)
-    ]
-    newest = max(newer, key=lambda other: (other.result.provenance.started, other.id), default=None)
-    return f"superseded by {newest.id}" if newest else ""
+    same = [e for e in among if (e.card.name, e.card.version) == (entry.card.name, entry.card.version)]
+    newest = max([entry, *same], key=lambda e: (e.result.provenance.started, e.id))
+    return f"superseded by {newest.id}" if newest.id != entry.id else ""
 
 
 def rank(board: Board, column: Column) -> dict[str, RankInterval]:
     """The rank interval of each entry that may have one, by id; 1 is best.
 
-    From paired differences over concepts and prompts: see `rank_intervals`. An entry without an Estimate in the column
-    has no rank there.
+    An entry without an Estimate in the column has no rank there, nor has one whose Estimate is of other units than
+    most: it was not measured on the same items.
     """
-    estimates = {
-        entry.id: estimate
-        for entry in board.entries
-        if column.ranked and not why_unranked(entry, board.entries) and (estimate := _find_estimate(entry, column))
-    }
-    if not estimates:
+    if not column.ranked:
         return {}
-    joined = _join(list(estimates.values()))
-    if column.lower_is_better:
-        joined = replace(
-            joined, point=-joined.point, by_concept=-joined.by_concept, by_prompt=-joined.by_prompt,
-            by_cell=-joined.by_cell, bounds=None if joined.bounds is None else (-joined.bounds[1], -joined.bounds[0]),
-        )  # fmt: skip
-    return dict(zip(estimates, rank_intervals(joined), strict=True))
+    groups = _group_alike(
+        {
+            entry.id: estimate
+            for entry in board.entries
+            if not why_unranked(entry, board.entries) and (estimate := find_estimate(entry, column))
+        }
+    )
+    if not groups:
+        return {}
+    largest = max(groups, key=len)
+    return dict(zip(largest, rank_estimates(list(largest.values()), column.lower_is_better), strict=True))
+
+
+def rank_estimates(estimates: Sequence[Estimate], lower_is_better: bool = False) -> list[RankInterval]:
+    """Rank intervals of Estimates of one set each, from paired differences over concepts and prompts.
+
+    See `rank_intervals`. Raises ValueError where their units differ.
+    """
+    joined = stack(estimates)
+    return rank_intervals(turn_round(joined) if lower_is_better else joined)
+
+
+def turn_round(estimate: Estimate) -> Estimate:
+    """The estimate of the metric turned round: more of it is what was less."""
+    return replace(
+        estimate, point=-estimate.point, by_concept=-estimate.by_concept, by_prompt=-estimate.by_prompt,
+        by_cell=-estimate.by_cell, bounds=estimate.bounds and (-estimate.bounds[1], -estimate.bounds[0]),
+        draws=None, per_concept=None, per_concept_without_prompt=None,
+    )  # fmt: skip
 
 
 def compare(a: Entry, b: Entry, column: Column) -> Interval | None:
@@ -129,27 +115,48 @@ def compare(a: Entry, b: Entry, column: Column) -> Interval | None:
         BadInput: they were not measured in the same way.
     """
     check_comparable(a.result, b.result)
-    mine, other = _find_estimate(a, column), _find_estimate(b, column)
+    mine, other = find_estimate(a, column), find_estimate(b, column)
     return None if mine is None or other is None else interval(paired_difference(mine, other))
 
 
-def _find_estimate(entry: Entry, column: Column) -> Estimate | None:
+def compare_all(board: Board, column: Column) -> dict[tuple[str, str], tuple[float, float | None, float | None]]:
+    """Every pair's paired difference a - b with its bounds (None where it has none), a before b on the board.
+
+    Pairs of which one has no Estimate in the column, or one of other units, are left out.
+    """
+    found: dict[tuple[str, str], tuple[float, float | None, float | None]] = {}
+    estimates = {entry.id: e for entry in board.entries if (e := find_estimate(entry, column)) is not None}
+    for group in _group_alike(estimates):
+        ids, joined = list(group), stack(list(group.values()))
+        for number, first in enumerate(ids[:-1]):
+            others = ids[number + 1 :]
+            difference = paired_difference(joined[[number] * len(others)], joined[number + 1 :])
+            low, high, _ = interval_arrays(difference)
+            for second, *numbers in zip(others, difference.point, low, high, strict=True):
+                found[first, second] = float(numbers[0]), finite(float(numbers[1])), finite(float(numbers[2]))
+    return found
+
+
+def find_estimate(entry: Entry, column: Column) -> Estimate | None:
+    """What the entry's figure in a column was computed from; None where the entry keeps nothing of it."""
     row = find_row(entry, column)
     found = entry.estimates.get(metric_key(row)) if row else None
     return found.estimate if found else None
 
 
-def _join(estimates: Sequence[Estimate]) -> Estimate:
-    """One Estimate with a set for each entry."""
-    arrays: dict[str, Any] = {
-        name: np.stack([getattr(e, name) for e in estimates], axis=-1)
-        for name in ("point", "by_concept", "by_prompt", "by_cell")
-    }
-    counts: dict[str, Any] = {
-        name: min(getattr(e, name) for e in estimates)
-        for name in ("n_concepts", "n_prompts", "df_concept", "df_prompt", "df_cell")
-    }
-    return replace(estimates[0], **arrays, **counts)
+def _group_alike(estimates: Mapping[str, Estimate]) -> list[dict[str, Estimate]]:
+    """Estimates that can be subtracted, together: as many concepts and prompts, of the same pools and range.
+
+    One without a number is in no group: it would be told apart from none, and widen every rank.
+    """
+    groups: dict[tuple[Any, ...], dict[str, Estimate]] = {}
+    for name, e in estimates.items():
+        if not np.isfinite(e.point) or e.by_cell.ndim != 2:  # files come from anybody
+            continue
+        units = e.n_concepts, e.n_prompts, e.df_concept, e.df_prompt, e.crossed_prompts, e.pools, e.bounds, e.scale
+        shapes = e.by_concept.shape, e.by_prompt.shape, e.by_cell.shape
+        groups.setdefault((units, shapes), {})[name] = e
+    return list(groups.values())
 
 
 def _are_comparable(a: Entry, b: Entry) -> bool:

@@ -7,10 +7,7 @@ named by their hashes.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
-from importlib.resources import files
 from typing import Any
 
 import pandas as pd
@@ -22,6 +19,7 @@ from ..scoring.validation import BEING_GATE, NAMING_GATE
 from .concepts import concept_rows, identified
 from .confabulation import confabulation
 from .dose import dose_response, gate_by_strength
+from .embedding import escape_json, policy, read_asset
 from .examples import pick_examples
 from .headline import headline
 from .said import steers_and_said
@@ -40,15 +38,10 @@ from .tables import ARM_MEANINGS, excluded_concepts, geometry, provenance_rows, 
 
 #: In this order: what is at the top level of one is known to those after it.
 SCRIPTS = (
-    "vendor/d3.min.js", "vendor/plot.umd.min.js", "elements.js", "headline.js", "dose.js", "curves.js", "said.js",
-    "concepts.js", "confabulation.js", *(f"{section.name}.js" for section in SECTIONS), "geometry.js", "examples.js",
-    "report.js",
+    "vendor/d3.min.js", "vendor/plot.umd.min.js", "drawing.js", "elements.js", "headline.js", "dose.js", "curves.js",
+    "said.js", "concepts.js", "confabulation.js", *(f"{section.name}.js" for section in SECTIONS), "geometry.js",
+    "examples.js", "report.js",
 )  # fmt: skip
-
-#: Plot and d3 set styles from script, one by one, so styles cannot be named by hash; they can fetch nothing either way.
-POLICY = (
-    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; script-src "
-)
 
 
 def render_report(result: Result, items: pd.DataFrame) -> str:
@@ -56,11 +49,15 @@ def render_report(result: Result, items: pd.DataFrame) -> str:
 
     items: one row per item and verbalizer, as in `items.parquet` (labels, text, error, `score_<scorer>` rows).
     """
-    scripts = [_read(name) for name in SCRIPTS]
+    scripts = [read_asset(name) for name in SCRIPTS]
     examples = pick_examples(result, items)
     data = _page_data(result, examples)
     environment = Environment(
-        loader=FunctionLoader(_read), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FunctionLoader(read_asset),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters.update(
         number=show_number, percent=show_percent, strength=show_strength, duration=show_duration, indented=_indented
@@ -83,22 +80,11 @@ def render_report(result: Result, items: pd.DataFrame) -> str:
         sections=[section for section in SECTIONS if data[section.name] is not None],
         n_items=_count_items(items),
         examples=examples,
-        policy=POLICY + " ".join(_hash(script) for script in scripts),
+        policy=policy(scripts),
         scripts=[Markup(script) for script in scripts],
-        style=Markup(_read("report.css")),
+        style=Markup(read_asset("report.css")),
         data=Markup(escape_json(data)),
     )
-
-
-def escape_json(data: Any) -> str:
-    """JSON that stays data inside a script element, whatever its strings hold.
-
-    `<`, `>` and `&` cannot end the element or open a comment; U+2028 and U+2029 are line ends to some parsers.
-    """
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
 
 
 def _page_data(result: Result, examples: dict[str, Any]) -> dict[str, Any]:
@@ -137,12 +123,3 @@ def _count_items(items: pd.DataFrame) -> int:
 
 def _indented(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False, default=str)
-
-
-def _read(name: str) -> str:
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")
-
-
-def _hash(script: str) -> str:
-    digest = hashlib.sha256(script.encode("utf-8")).digest()
-    return f"'sha256-{base64.b64encode(digest).decode()}'"

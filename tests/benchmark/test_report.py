@@ -27,9 +27,10 @@ from nlabench.benchmark.records import (
     VerbalizerRecord,
 )
 from nlabench.benchmark.report import examples
+from nlabench.benchmark.report.embedding import escape_json
 from nlabench.benchmark.report.examples import pick_examples
 from nlabench.benchmark.report.headline import headline
-from nlabench.benchmark.report.page import SCRIPTS, escape_json, render_report
+from nlabench.benchmark.report.page import SCRIPTS, render_report
 from playwright.sync_api import Browser, Page, sync_playwright
 
 CONCEPTS = ("joy", "ocean", "legalese")

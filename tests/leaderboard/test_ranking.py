@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
+import numpy as np
 import pytest
 from nlabench.benchmark.errors import BadInput
-from nlabench.leaderboard.entries import Entry, read_entry
-from nlabench.leaderboard.ranking import COLUMNS, Board, compare, find_row, group_boards, rank, why_unranked
-from nlabench.submitting import submit
+from nlabench.benchmark.statistics import Clusters, Estimate, RankInterval, cluster_mean
+from nlabench.leaderboard.columns import COLUMNS, find_row
+from nlabench.leaderboard.entries import Entry, metric_key
+from nlabench.leaderboard.ranking import (
+    Board,
+    compare,
+    compare_all,
+    group_boards,
+    rank,
+    rank_estimates,
+    why_unranked,
+)
 
-Write = Callable[..., Path]
-Say = Callable[..., list[str]]
 STEERED, NATURAL, GAP, *_ = COLUMNS
-#: The share of items on which each says nothing: two that are alike, one far behind, one that guesses.
-SILENT = {"good": 0.1, "like": 0.1, "poor": 0.6, "mute": 1.0}
-CARD = {"authors": ["A"], "link": "https://example.org", "licence": "MIT", "training_data": "none"}
+N_CONCEPTS, N_PROMPTS = 24, 10
 
 
-@pytest.fixture(scope="module")
-def entries(tmp_path_factory: pytest.TempPathFactory, write_planted_run: Write, say_planted: Say) -> dict[str, Entry]:
-    home = tmp_path_factory.mktemp("home")
-    said = {name: say_planted(share, seed=i) for i, (name, share) in enumerate(SILENT.items())}
-    run = write_planted_run(home / "run", said)
-    found = {}
-    for name in said:
-        entry = read_entry(submit(run, home / name, verbalizer=name, **CARD))
-        record = entry.result.verbalizers[name]
-        whole = record.model_copy(update={"n_texts": sum(arm.n_items for arm in entry.result.arms)})
-        verbalizers = {**entry.result.verbalizers, name: whole}
-        found[name] = replace(entry, result=entry.result.model_copy(update={"verbalizers": verbalizers}))
-    return found
+@pytest.fixture
+def entries(planted_entries: dict[str, Entry]) -> dict[str, Entry]:
+    return planted_entries
 
 
 def ranks(entries: dict[str, Entry], column: object = STEERED) -> dict[str, tuple[int, int]]:
@@ -104,3 +98,84 @@ def test_entries_of_another_benchmark_are_on_another_board_and_are_not_compared(
 def test_a_board_of_one_has_the_rank_one(entries: dict[str, Entry]) -> None:
     found = rank(Board("one", (entries["mute"],)), STEERED)
     assert [(interval.best, interval.worst) for interval in found.values()] == [(1, 1)]
+
+
+def test_all_pairs_have_the_differences_of_each_pair(entries: dict[str, Entry]) -> None:
+    (board,) = group_boards(list(entries.values()))
+    found = compare_all(board, STEERED)
+    assert len(found) == 6
+    for a, b in (("good", "poor"), ("like", "mute")):
+        one = compare(entries[a], entries[b], STEERED)
+        assert one is not None
+        assert found[entries[a].id, entries[b].id] == pytest.approx((one.estimate, one.low, one.high))
+
+
+@pytest.mark.parametrize("fault", ["fewer concepts", "no number", "cells in a row"])
+def test_an_estimate_that_fits_no_other_has_no_rank_and_takes_no_other_one(
+    entries: dict[str, Entry], fault: str
+) -> None:
+    odd = entries["good"]
+    key = metric_key(find_row(odd, STEERED))  # type: ignore[arg-type]
+    kept = odd.estimates[key]
+    e = kept.estimate
+    faulty = {
+        "fewer concepts": replace(e, by_concept=e.by_concept[1:], by_cell=e.by_cell[1:]),
+        "no number": replace(e, point=np.asarray(np.nan)),
+        "cells in a row": replace(e, by_cell=e.by_cell.ravel()),
+    }[fault]
+    odd = replace(odd, estimates={**odd.estimates, key: replace(kept, estimate=faulty)})
+    changed = {**entries, "good": odd}
+    assert ranks(changed) == {"like": (1, 1), "poor": (2, 2), "mute": (3, 3)}
+    (board,) = group_boards(list(changed.values()))
+    assert not any(odd.id in pair for pair in compare_all(board, STEERED))
+
+
+# -- entries drawn from a population of concepts and prompts ----------------------------------------------------------
+
+
+def draw_estimates(means: list[float], rng: np.random.Generator, noise: float = 1.0) -> list[Estimate]:
+    """An entry's mean score for each true mean: concepts and prompts move all of them together, and each by itself."""
+    concept, prompt = (grid.ravel() for grid in np.meshgrid(range(N_CONCEPTS), range(N_PROMPTS), indexing="ij"))
+    together = rng.normal(size=N_CONCEPTS)[concept] + rng.normal(size=N_PROMPTS)[prompt]
+    found = []
+    for mean in means:
+        alone = 0.5 * rng.normal(size=N_CONCEPTS)[concept] + 0.3 * rng.normal(size=N_PROMPTS)[prompt]
+        values = mean + together + noise * (alone + rng.normal(size=len(concept)))
+        found.append(cluster_mean(values, Clusters(concept, prompt), bounds=None))
+    return found
+
+
+def share_covered(shrink: float) -> float:
+    """How often an entry's true rank lies in its interval, where every interval of a difference is shrunk."""
+    rng, means = np.random.default_rng(5), [0.0, 0.1, 0.2, 0.3, 0.4]
+    held = []
+    for _ in range(150):
+        drawn = [
+            replace(e, by_concept=shrink * e.by_concept, by_prompt=shrink * e.by_prompt, by_cell=shrink * e.by_cell)
+            for e in draw_estimates(means, rng)
+        ]
+        held += [r.best <= 5 - i <= r.worst for i, r in enumerate(rank_estimates(drawn))]
+    return float(np.mean(held))
+
+
+def test_the_true_rank_lies_in_the_interval_in_95_percent_of_repetitions() -> None:
+    assert share_covered(1.0) >= 0.95
+
+
+def test_the_simulation_would_notice_intervals_of_half_the_width() -> None:
+    assert share_covered(0.5) < 0.95
+
+
+def test_identical_entries_share_a_rank() -> None:
+    one, other = draw_estimates([0.0, 2.0], np.random.default_rng(1))
+    found = rank_estimates([one, other, one])
+    assert [(r.best, r.worst) for r in found] == [(2, 3), (1, 1), (2, 3)]
+
+
+def test_a_noisy_entry_may_have_every_rank_while_the_others_are_told_apart() -> None:
+    rng = np.random.default_rng(2)
+    exact = draw_estimates([0.0, 1.0, 2.0], rng, noise=0.1)
+    # What all share is drawn again for it: nothing cancels in its differences.
+    (noisy,) = draw_estimates([1.0], rng, noise=8.0)
+    assert [(r.best, r.worst) for r in rank_estimates(exact)] == [(3, 3), (2, 2), (1, 1)]
+    assert rank_estimates([*exact, noisy])[3] == RankInterval(1, 4)
