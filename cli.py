@@ -262,12 +262,22 @@ def verbalizers() -> None:
 
 
 @app.command()
-def fetch() -> None:
-    """Download the built-in subject, embedders, labelled texts and WordNet, by hash: a run then needs no network."""
+def fetch(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Assets by name. Default: all but those with terms of their own.")
+    ] = None,
+) -> None:
+    """Download the built-in subject, embedders, labelled texts and WordNet, by hash: a run then needs no network.
+
+    gemma3-270m, a second subject, has terms of its own: it is fetched where it is named, and its terms are shown.
+    """
     from .benchmark.assets import ASSETS, fetch_asset
 
-    for name, asset in ASSETS.items():
-        console.print(f"{name} ({asset.licence}): {fetch_asset(name, _say(False))}")
+    for name in names or [name for name, asset in ASSETS.items() if not asset.terms]:
+        if name in ASSETS and ASSETS[name].terms:
+            console.print(ASSETS[name].terms, markup=False)
+        home = fetch_asset(name, _say(False), agreed=True)
+        console.print(f"{name} ({ASSETS[name].licence}): {home}")
 
 
 @app.command()

