@@ -435,7 +435,7 @@ def _say(quiet: bool) -> Callable[[str], None]:
     return (lambda _: None) if quiet else (lambda line: console.print(line, style="dim"))
 
 
-def _plan_shower(quiet: bool) -> Callable[[Plan, Bench], None]:
+def _plan_shower(quiet: bool) -> Callable[[Plan, Bench], None] | None:
     def show_plan(plan: Plan, bench: Bench) -> None:
         study = bench.sketch
         arms = ", ".join(f"{n} {arm}" for arm, n in plan.items_by_arm.items())
@@ -447,13 +447,13 @@ def _plan_shower(quiet: bool) -> Callable[[Plan, Bench], None]:
             f"  {plan.n_items} items ({arms})\n"
             f"  {plan.tokens_read:,} tokens to read, {plan.answers} answers for the behaviour gate, "
             f"{plan.texts:,} texts\n"
-            f"  about {_minutes(plan.seconds)} if nothing is in the store yet, from rates measured just now "
+            f"  about {_minutes(plan.seconds)} if nothing is in the store yet, at the rates measured here today "
             f"(reading {_minutes(plan.reading_seconds)}, gate {_minutes(plan.gate_seconds)}, texts "
             f"{_minutes(plan.text_seconds)}{vectors}), and scoring",
             soft_wrap=True,
         )
 
-    return (lambda *_: None) if quiet else show_plan
+    return None if quiet else show_plan
 
 
 def _minutes(seconds: float) -> str:

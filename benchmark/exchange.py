@@ -42,7 +42,7 @@ def export_activations(
     pack: ConceptPack | None = None,
     say: Callable[[str], None] = print,
     report: Report = lambda _: None,
-    show_plan: Callable[[Plan, Bench], None] = lambda *_: None,
+    show_plan: Callable[[Plan, Bench], None] | None = None,
 ) -> Path:
     """Make a run's activations and write them without labels. Returns the parquet file.
 
@@ -53,7 +53,8 @@ def export_activations(
         BadInput: see `set_up`.
     """
     bench = set_up(settings, pack=pack, say=say, report=report)
-    show_plan(plan_run(bench, []), bench)
+    if show_plan:
+        show_plan(plan_run(bench, []), bench)
     study, activations = bench.measure()
     vectors, ids = _exported(study, activations)
     table = pd.DataFrame(

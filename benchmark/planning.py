@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import torch
 
 from .activations import ItemSpec
 from .behaviour import NEW_TOKENS
 from .decoding import decode
+from .engine import Chunk, Engine
 from .reading import PREAMBLE, TOKENS_PER_BATCH
+from .store import Payload, content_key
 from .study import Study
 from .task import Task
 
@@ -25,7 +29,7 @@ TOKENS_PER_RECONSTRUCTION = 60
 
 @dataclass(frozen=True)
 class Plan:
-    """How much a run makes. Seconds are estimates from rates measured just now; `generating` verbalizers decode."""
+    """How much a run makes. Seconds are estimates from rates measured here; `generating` verbalizers decode."""
 
     items_by_arm: dict[str, int]
     tokens_read: int
@@ -53,13 +57,14 @@ def plan_items(study: Study, tasks: Sequence[Task]) -> list[ItemSpec]:
 def make_plan(
     study: Study,
     tasks: Sequence[Task],
+    engine: Engine,
     n_verbalizers: int,
     n_generating: int,
     *,
     reads_prompts: bool = False,
     n_reconstructing: int = 0,
 ) -> Plan:
-    """Count the work of a sketched study and time a sample of it (about three seconds).
+    """Count the work of a sketched study and time a sample of it (some seconds, on a machine's first run of a day).
 
     n_generating: verbalizers that write token by token about every item. reads_prompts: whether the reader that does so
     about every distinct prompt is among them too. n_reconstructing: verbalizers whose AR reads every text.
@@ -70,7 +75,7 @@ def make_plan(
     tokens = sum(len(text.ids) for text in study.texts.values()) + upstream * 15
     arms = len(study.pack.names) + suite.gate_permuted_draws
     answers = suite.gate_requests * (arms * len(suite.gate_strengths) + 1)
-    read_rate, decode_rate = measure_rates(study)
+    read_rate, decode_rate = _find_rates(study, engine)
     prompts = len({spec.readout for spec in specs}) if reads_prompts else 0
     written = (n_generating * len(specs) + prompts) * TOKENS_PER_TEXT
     return Plan(
@@ -83,6 +88,16 @@ def make_plan(
         text_seconds=written / decode_rate,
         vector_seconds=n_reconstructing * len(specs) * TOKENS_PER_RECONSTRUCTION / read_rate,
     )
+
+
+def _find_rates(study: Study, engine: Engine) -> tuple[float, float]:
+    key = content_key(
+        **study.reading_key(), layer=study.site.layer, machine=platform.node(), threads=torch.get_num_threads(),
+        day=datetime.now(UTC).date().isoformat(),
+    )  # fmt: skip
+    (payload,) = engine.run("timing this machine", [Chunk("rates", key, 1, lambda: Payload({}, measure_rates(study)))])
+    read_rate, decode_rate = payload.record
+    return float(read_rate), float(decode_rate)
 
 
 def measure_rates(study: Study) -> tuple[float, float]:

@@ -117,7 +117,7 @@ def run(
     pack: ConceptPack | None = None,
     say: Callable[[str], None] = print,
     report: Report = lambda _: None,
-    show_plan: Callable[[Plan, Bench], None] = lambda *_: None,
+    show_plan: Callable[[Plan, Bench], None] | None = None,
 ) -> Result:
     """Score verbalizers and leave `result.json`, `items.parquet` and `report.html` in `out`.
 
@@ -131,7 +131,8 @@ def run(
         if isinstance(spec, str):
             find_verbalizer(spec)  # a misspelt name costs nothing yet
     bench = set_up(settings or RunSettings(), pack=pack, say=say, report=report)
-    show_plan(plan_run(bench, verbalizers), bench)
+    if show_plan:
+        show_plan(plan_run(bench, verbalizers), bench)
     study, activations = bench.measure()
     return complete_run(bench, study, activations, load_roster(verbalizers, study), Path(out))
 
@@ -144,7 +145,8 @@ def plan_run(bench: Bench, verbalizers: Sequence[str | Any]) -> Plan:
     # Before anything is loaded, an NLA shows by its name alone; most have an AR, which then reads what they write.
     nlas = sum(isinstance(name, str) and name.startswith("nla:") for name in names)
     return make_plan(
-        bench.sketch, bench.tasks, len(names) + floors, generating, reads_prompts="prompt-reader" in names,
+        bench.sketch, bench.tasks, bench.engine, len(names) + floors, generating,
+        reads_prompts="prompt-reader" in names,
         n_reconstructing=nlas if any(isinstance(task, MeasuringTask) for task in bench.tasks) else 0,
     )  # fmt: skip
 
