@@ -1,7 +1,11 @@
-"""What a client may ask of a served NLA: the bodies of both routes, checked."""
+"""What a client may ask of a served NLA: the bodies of its routes, checked."""
 
 from __future__ import annotations
 
+import base64
+import binascii
+import io
+import pickle
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,6 +106,69 @@ def parse_generate(body: bytes, d_model: int, context: int) -> tuple[list[Row], 
     for row in rows:
         _check_length(len(row.embeddings), row.params.max_new_tokens, context)
     return rows, not batched
+
+
+#: Fields of vLLM's completions that are not served, with the values that ask for nothing.
+_NEUTRAL_COMPLETIONS: dict[str, tuple[Any, ...]] = {
+    **{name: values for name, values in _NEUTRAL.items() if name != "min_new_tokens"},
+    "min_tokens": (0,), "best_of": (1,), "echo": (False,), "suffix": ("",), "prompt": ("", [], [""]),
+    "stream": (False,), "include_stop_str_in_output": (False,),
+}  # fmt: skip
+
+
+def parse_completions(body: bytes, d_model: int, context: int) -> list[Row]:
+    """The rows of a body of `POST /v1/completions` with `prompt_embeds`.
+
+    context: the most tokens that the model takes, prompt and text together.
+
+    Raises:
+        BadRequest: says what is wrong with it.
+    """
+    asked = _parse_object(body, '{"model": …, "prompt_embeds": "…", "max_tokens": …}')
+    for name, neutral in _NEUTRAL_COMPLETIONS.items():
+        if asked.get(name) is not None and asked[name] not in neutral:
+            raise BadRequest(
+                f"The request has {name} = {str(asked[name])[:80]!r}; this server continues embeddings, greedily or by "
+                f"temperature alone, in one piece. Leave {name} out."
+            )
+    embeds = asked.get("prompt_embeds")
+    given = embeds if isinstance(embeds, list) else [embeds]
+    _check_count(len(given), "prompts")
+    try:
+        params = SamplingParams.model_validate(
+            {
+                "max_new_tokens": asked.get("max_tokens") or 16,  # vLLM's
+                **{ours: asked[theirs] for theirs, ours in _COMPLETION_PARAMS.items() if asked.get(theirs) is not None},
+            }
+        )
+    except ValidationError as error:
+        raise BadRequest(_show_invalid(error)) from error
+    rows = [Row(_read_tensor(some, d_model, f"prompt_embeds {i}"), params) for i, some in enumerate(given)]
+    for row in rows:
+        _check_length(len(row.embeddings), params.max_new_tokens, context)
+    return rows
+
+
+_COMPLETION_PARAMS = {
+    "temperature": "temperature", "stop": "stop", "skip_special_tokens": "skip_special_tokens", "seed": "sampling_seed",
+}  # fmt: skip
+
+
+def _read_tensor(encoded: Any, d_model: int, name: str) -> Tensor:
+    """A tensor [n, d_model], float32, that torch.save wrote and base64 encoded."""
+    form = f"Send a dense tensor [n, {d_model}] as torch.save writes it, in base64."
+    try:
+        found = torch.load(io.BytesIO(base64.b64decode(encoded, validate=True)), map_location="cpu", weights_only=True)
+    except (TypeError, ValueError, binascii.Error, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise BadRequest(f"{name} cannot be read ({type(error).__name__}). {form}") from error
+    if not isinstance(found, Tensor) or found.layout != torch.strided or not found.is_floating_point():
+        raise BadRequest(f"{name} is no dense tensor of floating-point numbers. {form}")
+    if found.ndim != 2 or found.shape[1] != d_model or not len(found):
+        raise BadRequest(f"{name} has shape {list(found.shape)}. {form}")
+    numbers = found.to(torch.float32, copy=True).contiguous()
+    if not torch.isfinite(numbers).all():
+        raise BadRequest(f"{name}: there are NaN or infinite numbers. Send finite ones that float32 can hold.")
+    return numbers
 
 
 def parse_describe(body: bytes, d_model: int, n_tokens: int, context: int) -> tuple[Tensor, DescribeBody]:

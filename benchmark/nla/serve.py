@@ -1,4 +1,5 @@
-"""Serving an NLA over HTTP, on a CPU if need be: SGLang's `/generate` with `input_embeds`, and `/describe`.
+"""Serving an NLA over HTTP, on a CPU if need be: SGLang's `/generate` with `input_embeds`, vLLM's `/v1/completions`
+with `prompt_embeds`, and `/describe`.
 
 A client that was made for the released NLAs and SGLang talks to this server unchanged.
 """
@@ -25,7 +26,7 @@ from ..errors import BadInput
 from ..posting import is_loopback
 from ..verbalizers.nla import NLA, Decoding, NLAPair, load_nla
 from .reconstructor import NLAReconstructor
-from .request import BadRequest, Row, parse_describe, parse_generate
+from .request import BadRequest, Row, parse_completions, parse_describe, parse_generate
 from .writing import MOST_TOGETHER, Writer
 
 if TYPE_CHECKING:  # an extra, which only a server needs
@@ -74,8 +75,8 @@ def serve(
             )
         shown = f"[{host}]" if ":" in host else host
         say(
-            f"{nla.card.name} at http://{shown}:{listening.getsockname()[1]} (POST /generate, POST /describe, GET "
-            "/health). Ctrl-C stops it."
+            f"{nla.card.name} at http://{shown}:{listening.getsockname()[1]} (POST /generate, POST "
+            "/v1/completions, POST /describe, GET /health). Ctrl-C stops it."
         )
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=GRACE)
         uvicorn.Server(config).run(sockets=[listening])
@@ -120,6 +121,7 @@ def make_app(nla: NLA | NLAPair) -> Starlette:
     return Starlette(
         routes=[
             Route("/generate", answering(service.generate), methods=["POST"]),
+            Route("/v1/completions", answering(service.complete), methods=["POST"]),
             Route("/describe", answering(service.describe), methods=["POST"]),
             Route("/health", answering(service.health), methods=["GET"]),
         ]
@@ -165,17 +167,38 @@ class Service:
     async def generate(self, body: bytes) -> Any:
         """SGLang's route: one answer for a prompt, a list for a list of prompts."""
         start = time.perf_counter()
+        self._check_carries()
+        rows, alone = parse_generate(body, self.nla.model.d_model, self.context)
+        written = await self.writer.write(rows)
+        seconds = time.perf_counter() - start
+        answers = [self._show_answer(row, decoded, seconds) for row, decoded in zip(rows, written, strict=True)]
+        return answers[0] if alone else answers
+
+    async def complete(self, body: bytes) -> Any:
+        """vLLM's route: a choice for each prompt."""
+        self._check_carries()
+        rows = parse_completions(body, self.nla.model.d_model, self.context)
+        written = await self.writer.write(rows)
+        choices = []
+        for index, (row, decoded) in enumerate(zip(rows, written, strict=True)):
+            answer = self._show_answer(row, decoded, 0.0)
+            reason = answer["meta_info"]["finish_reason"]
+            choice = {"index": index, "text": answer["text"], "logprobs": None, "finish_reason": reason["type"]}
+            choices.append({**choice, "stop_reason": reason.get("matched")})
+        prompts, new = sum(len(row.embeddings) for row in rows), sum(len(decoded.ids) for decoded in written)
+        return {
+            "id": f"cmpl-{uuid.uuid4().hex}", "object": "text_completion", "created": int(time.time()),
+            "model": self.nla.card.name, "choices": choices,
+            "usage": {"prompt_tokens": prompts, "completion_tokens": new, "total_tokens": prompts + new},
+        }  # fmt: skip
+
+    def _check_carries(self) -> None:
         injection = self.nla.injection
         if injection.mode != "replace_embedding":
             raise BadRequest(
                 f"The vectors of this AV enter by {injection.mode} after block {injection.block}, which embeddings "
                 "cannot carry. Send the bare vectors to /describe."
             )
-        rows, alone = parse_generate(body, self.nla.model.d_model, self.context)
-        written = await self.writer.write(rows)
-        seconds = time.perf_counter() - start
-        answers = [self._show_answer(row, decoded, seconds) for row, decoded in zip(rows, written, strict=True)]
-        return answers[0] if alone else answers
 
     def _show_answer(self, row: Row, decoded: Decoded, seconds: float) -> dict[str, Any]:
         params = row.params

@@ -1,8 +1,10 @@
-"""Served verbalizers: texts come from a server, by one of the two protocols that NLAs are served with.
+"""Served verbalizers: texts come from a server, by one of the protocols that NLAs are served with.
 
 `http://HOST/generate?checkpoint=AV` asks SGLang's route (SGLang with `--disable-radix-cache`, or `nlabench serve`): the
 prompt is embedded here, so the AV's folder or hub id is named as `checkpoint`, of which the sidecar, the tokenizer and
-one tensor are read. `http://HOST/describe` asks a service like Neuronpedia's, which is sent the bare vectors.
+one tensor are read. `http://HOST/v1/completions?checkpoint=AV` asks vLLM's (started with `--enable-prompt-embeds`) in
+the same way; `model=` is the name under which the server has it, where that is not AV. `http://HOST/describe` asks a
+service like Neuronpedia's, which is sent the bare vectors.
 
 `https://` works too, and so does `http:` before either. More options, joined with `&`: `temperature=0` (greedy),
 `new_tokens=` (by default what the checkpoint's sidecar says, else 200), `in_flight=16` (requests at a time),
@@ -16,6 +18,8 @@ even so has no text and the reason in its place; the same run, started again, as
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -23,6 +27,7 @@ from typing import Any, Protocol
 from urllib.parse import parse_qsl, urlencode
 
 import httpx2
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
@@ -45,9 +50,14 @@ KEY = "NLABENCH_HTTP_KEY"
 LONGEST = 200
 
 USAGE = (
-    "Give `http://HOST/generate?checkpoint=AV` for a server with SGLang's route (AV: its folder or hub id), or "
-    "`http://HOST/describe` for one like Neuronpedia's"
+    "Give `http://HOST/generate?checkpoint=AV` for a server with SGLang's route (AV: its folder or hub id), "
+    "`http://HOST/v1/completions?checkpoint=AV` for one with vLLM's, or `http://HOST/describe` for one like "
+    "Neuronpedia's"
 )
+
+
+#: By the end of a URL's path.
+PROTOCOLS = ("generate", "completions", "describe")
 
 
 class Options(BaseModel):
@@ -56,6 +66,7 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     checkpoint: str | None = None
+    model: str | None = None
     temperature: float = Field(0.0, ge=0)
     new_tokens: int | None = Field(None, ge=1)
     in_flight: int = Field(16, ge=1)
@@ -122,6 +133,40 @@ class GenerateRoute:
 
 
 @dataclass(frozen=True)
+class CompletionsRoute:
+    """vLLM's `/v1/completions` with `prompt_embeds`: a tensor as torch.save writes it, in base64.
+
+    params: the rest of the body, as JSON without its opening brace.
+    """
+
+    prompt: EmbeddedPrompt
+    params: str
+
+    @classmethod
+    def start(cls, prompt: EmbeddedPrompt, decoding: Decoding, model: str) -> CompletionsRoute:
+        """The route with everything but the embeddings written out."""
+        params = {
+            "model": model, "temperature": decoding.temperature, "max_tokens": decoding.new_tokens, "stop": CLOSING,
+            "skip_special_tokens": False,
+        }  # fmt: skip
+        return cls(prompt, json.dumps(params)[1:])
+
+    def make_body(self, vector: Tensor) -> bytes:
+        rows = self.prompt.rows.clone()
+        rows[self.prompt.slot] = self.prompt.make_row(vector)
+        file = io.BytesIO()
+        torch.save(rows, file)
+        return f'{{"prompt_embeds":"{base64.b64encode(file.getvalue()).decode()}",{self.params}'.encode()
+
+    def read_answer(self, content: Any) -> Verbalization:
+        choice = content["choices"][0]
+        text = choice["text"] + ""
+        closed = choice.get("stop_reason") == CLOSING and CLOSING not in text
+        explanation, flags = read_explanation(text + CLOSING if closed else text)
+        return Verbalization(explanation, flags=flags)
+
+
+@dataclass(frozen=True)
 class DescribeRoute:
     """Neuronpedia's `/describe`. The server's own figures of the reconstruction (mse, cosine) are not taken."""
 
@@ -173,7 +218,9 @@ def build(study: Study, argument: str) -> Served:
     decoding = Decoding(temperature=options.temperature, new_tokens=options.new_tokens or longest)
     patience = Patience(options.in_flight, options.timeout)
     # Only what decides the texts: a run that is started again with more patience finds those that it has.
-    asked = urlencode(options.model_dump(include={"temperature", "new_tokens", "version"}, exclude_defaults=True))
+    asked = urlencode(
+        options.model_dump(include={"model", "temperature", "new_tokens", "version"}, exclude_defaults=True)
+    )
     card = VerbalizerCard(
         name=url + (f"?{asked}" if asked else ""),
         version=options.version,
@@ -199,7 +246,10 @@ def build(study: Study, argument: str) -> Served:
             },
         }
     )
-    return Served(known, url, GenerateRoute.start(prompt, decoding), patience)
+    if _protocol(url) == "generate":
+        return Served(known, url, GenerateRoute.start(prompt, decoding), patience)
+    model = options.model or str(options.checkpoint)
+    return Served(known, url, CompletionsRoute.start(prompt, decoding, model), patience)
 
 
 def read_spec(argument: str) -> tuple[str, Options]:
@@ -215,8 +265,8 @@ def read_spec(argument: str) -> tuple[str, Options]:
         parts = httpx2.URL(url)
     except httpx2.InvalidURL as error:
         raise BadInput(f"{argument!r} is no URL: {error}. {USAGE}.") from error
-    protocol = parts.path.rpartition("/")[2]
-    if parts.scheme not in ("http", "https") or not parts.host or protocol not in ("generate", "describe"):
+    protocol = _protocol(url)
+    if parts.scheme not in ("http", "https") or not parts.host or protocol not in PROTOCOLS:
         raise BadInput(f"{argument!r} is not the URL of a served verbalizer. {USAGE}.")
     if parts.userinfo:
         raise BadInput(
@@ -233,11 +283,17 @@ def read_spec(argument: str) -> tuple[str, Options]:
             f"{', '.join(Options.model_fields)}, as in `?checkpoint=AV&new_tokens=100`; the server's own query cannot "
             "be given."
         ) from error
-    if protocol == "generate" and options.checkpoint is None:
+    if protocol != "describe" and options.checkpoint is None:
         raise BadInput(f"{url} is sent embeddings, and the AV whose prompt to embed was not named. {USAGE}.")
     if protocol == "describe" and options.checkpoint is not None:
         raise BadInput(f"{url} is sent bare vectors and needs no checkpoint. Leave it out, or ask /generate.")
+    if protocol != "completions" and options.model is not None:
+        raise BadInput(f"{url} has one model and is not told which. Leave `model` out, or ask /v1/completions.")
     return url, options
+
+
+def _protocol(url: str) -> str:
+    return httpx2.URL(url).path.rpartition("/")[2]
 
 
 def _build_secure(study: Study, argument: str) -> Served:

@@ -1,9 +1,11 @@
-"""`nlabench serve`: what the two routes answer, on a small random NLA and a real server."""
+"""`nlabench serve`: what its routes answer, on a small random NLA and a real server."""
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import dataclasses
+import io
 import json
 import os
 import re
@@ -180,6 +182,46 @@ class TestDescribe:
             (result,) = client.post("/describe", json=body).json()["results"]
             assert result["mse"] is result["cosine_similarity"] is None
             assert client.get("/health").json()["reconstructor_available"] is False
+
+
+def encode(tensor: Any) -> str:
+    file = io.BytesIO()
+    torch.save(tensor, file)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+class TestCompletions:
+    def test_prompts_of_one_request_are_answered_as_by_generate(self, client: httpx2.Client, pair: NLAPair) -> None:
+        d_model = pair.verbalizer.model.d_model
+        prompts = [torch.randn(n, d_model, generator=torch.Generator().manual_seed(n)) for n in (4, 6)]
+        asked = {"prompt_embeds": [encode(rows) for rows in prompts], "max_tokens": 6, "temperature": 0}
+        choices = client.post("/v1/completions", json=asked).json()["choices"]
+        params = {"temperature": 0, "max_new_tokens": 6}
+        rows = [rows.tolist() for rows in prompts]
+        expected = client.post("/generate", json={"input_embeds": rows, "sampling_params": params}).json()
+        assert [choice["text"] for choice in choices] == [answer["text"] for answer in expected]
+        assert [choice["index"] for choice in choices] == [0, 1]
+
+    @pytest.mark.parametrize(
+        ("body", "said"),
+        [
+            ({}, "prompt_embeds 0 cannot be read"),
+            ({"prompt_embeds": "!!"}, "prompt_embeds 0 cannot be read"),
+            ({"prompt_embeds": base64.b64encode(b"no tensor").decode()}, "prompt_embeds 0 cannot be read"),
+            ({"prompt_embeds": encode({"a": 1})}, "prompt_embeds 0 is no dense tensor"),
+            ({"prompt_embeds": encode(torch.eye(8).to_sparse())}, "prompt_embeds 0 is no dense tensor"),
+            ({"prompt_embeds": encode(torch.ones(2, 3))}, "prompt_embeds 0 has shape [2, 3]"),
+            ({"prompt_embeds": "", "prompt": "Hello"}, "The request has prompt = 'Hello'"),
+            ({"prompt_embeds": encode(torch.ones(2, 32)), "max_tokens": -1}, "max_new_tokens = '-1' was sent"),
+            ({"prompt_embeds": encode(torch.full((2, 32), torch.nan))}, "there are NaN or infinite numbers"),
+        ],
+    )
+    def test_a_body_that_cannot_be_continued_is_refused(
+        self, client: httpx2.Client, body: dict[str, Any], said: str
+    ) -> None:
+        answer = client.post("/v1/completions", json=body)
+        assert answer.status_code == 400
+        assert said in answer.json()["error"]["message"]
 
 
 def test_health_says_what_is_served(client: httpx2.Client, pair: NLAPair) -> None:

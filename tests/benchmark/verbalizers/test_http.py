@@ -1,8 +1,10 @@
-"""Served verbalizers: the two protocols against a real server of a small random NLA, and against a fake one."""
+"""Served verbalizers: the protocols against a real server of a small random NLA, and against a fake one."""
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import io
 import json
 import socket
 from collections.abc import Callable
@@ -188,6 +190,45 @@ class TestGenerate:
         assert "cut off" in other[0].flags[0]
 
 
+class TestCompletions:
+    @pytest.mark.parametrize("family", ["llama", "gemma3-text"])
+    def test_texts_over_http_are_those_in_process(
+        self, write_nla: WriteNLA, tmp_path: Path, running: Running, family: str
+    ) -> None:
+        folder = write_nla(family, tmp_path)
+        nla = load_nla(f"{folder}?new_tokens=8", device="cpu")
+        batch = ActivationBatch(BATCH.vectors, Site(f"tiny-{family}", 1, D_MODEL))
+
+        class Study:
+            site = batch.site
+
+        url = running(make_app(nla))
+        served = load_verbalizer(f"{url}/v1/completions?checkpoint={folder}&new_tokens=8", Study())
+        texts = [(v.text, v.flags) for v in served.verbalize(batch)]
+        assert texts == [(v.text, v.flags) for v in nla.verbalize(batch)]
+
+    def test_a_request_holds_a_tensor_of_embeddings_and_the_models_name(
+        self, write_nla: WriteNLA, tmp_path: Path, running: Running
+    ) -> None:
+        folder = write_nla("llama", tmp_path)
+        bodies: list[dict[str, Any]] = []
+
+        def answer(body: dict[str, Any], _: int) -> Response:
+            bodies.append(body)
+            return JSONResponse({"choices": [{"text": "<explanation>rain", "stop_reason": "</explanation>"}]})
+
+        url = f"{running(fake(answer, '/v1/completions'))}/v1/completions?checkpoint={folder}"
+        assert {v.text for v in load(f"{url}&model=my-av&in_flight=1").verbalize(BATCH)} == {"rain"}
+        sent = torch.load(io.BytesIO(base64.b64decode(bodies[0]["prompt_embeds"])), weights_only=True)
+        prompt = embed_prompt(str(folder))
+        assert (sent != prompt.rows).any(-1).nonzero()[:, 0].tolist() == [prompt.slot]
+        assert torch.equal(sent[prompt.slot], prompt.make_row(BATCH.vectors[0]))
+        assert (bodies[0]["model"], bodies[0]["temperature"], bodies[0]["max_tokens"]) == ("my-av", 0.0, 200)
+        assert "prompt" not in bodies[0]
+        load(url).verbalize(BATCH)
+        assert bodies[-1]["model"] == str(folder)
+
+
 class TestDescribe:
     def test_texts_come_back_in_order(self, running: Running) -> None:
         served = describing(running, describe_first)
@@ -325,7 +366,9 @@ class TestSpec:
             ("http://me:hush@host/describe", "holds a name or a password.*NLABENCH_HTTP_KEY"),
             ("http://host/generate", "the AV whose prompt to embed was not named"),
             ("http://host/describe?checkpoint=x", "needs no checkpoint"),
-            ("http://host/describe?temprature=1", "temprature.*Known are checkpoint, temperature, new_tokens"),
+            ("http://host/generate?checkpoint=AV&model=m", "is not told which. Leave `model` out"),
+            ("http://host/v1/completions", "the AV whose prompt to embed was not named"),
+            ("http://host/describe?temprature=1", "temprature.*Known are checkpoint, model, temperature, new_tokens"),
             ("http://host/describe?temperature=-1", "cannot be used"),
             ("http://host/describe?timeout", "cannot be used"),
         ],
