@@ -29,6 +29,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from .assets import ASSETS, fetch_asset, file_sha256
 from .errors import BadInput
+from .footprint import check_memory, count_parameters
 
 DEFAULT_SUBJECT = "smollm2-135m-instruct-q4_1"
 
@@ -407,10 +408,16 @@ def load_subject(
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     disable_progress_bar()
     try:
-        AutoConfig.from_pretrained(source, **options)
+        config = AutoConfig.from_pretrained(source, **options)
+        if spec not in ASSETS:  # ours are known to be small
+            stored = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
+            chosen = stored if precision == "auto" else getattr(torch, precision, torch.float32)
+            check_memory(spec, count_parameters(config, trust_remote_code=trust_remote_code), chosen, where)
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
         model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=precision, **options)
         model.to(where)
+    except BadInput:
+        raise
     except (OSError, ValueError, SafetensorError) as error:
         raise BadInput(
             f"The subject {spec!r} could not be loaded: {str(error).splitlines()[0][:300]}. Give a built-in asset "
