@@ -34,6 +34,10 @@ def submit(
     ] = "folder",
     repo: Annotated[str | None, typer.Option(help="For --to hub: owner/name of the dataset repository.")] = None,
     push: Annotated[bool, typer.Option("--push", help="For --to hub: really push. Without, it is a dry run.")] = False,
+    private: Annotated[
+        bool,
+        typer.Option("--private", help="The pack is not published: numbers alone, for a maintainer to add."),
+    ] = False,
 ) -> None:
     """Pack a run's verbalizer as a submission: a folder that is ready for a pull request.
 
@@ -41,15 +45,33 @@ def submit(
     again: that is what `nlabench validate` does.
     """
     from .benchmark.errors import BadInput
+    from .leaderboard.entries import read_entry
+    from .submitting import has_public_pack
     from .submitting import submit as pack
 
     if to == "hub" and not repo:
         raise BadInput("--to hub was given without a repository. Name one: --repo OWNER/NAME.")
+    if to == "hub" and private:
+        raise BadInput(
+            "--to hub was given with --private. Such an entry goes to a maintainer's store alone; leave one."
+        )
     folder = pack(
         run_folder, out, verbalizer=verbalizer, authors=author or (), link=link, licence=licence,
-        training_data=training_data, description=description,
+        training_data=training_data, description=description, private=private,
     )  # fmt: skip
+    if private:
+        console.print(
+            f"Submission: {folder}\nNext: nlabench leaderboard add {folder} --verified-by NAME", soft_wrap=True
+        )
+        return
     console.print(f"Submission: {folder}\nNext: nlabench validate {folder}", soft_wrap=True)
+    result = read_entry(folder).result
+    if not has_public_pack(result):
+        console.print(
+            f"Its pack, {result.provenance.pack!r}, does not come with nlabench: the entry holds its concepts' names, "
+            "their descriptions and words of its prompts. If they must stay unknown, remove it and pass --private.",
+            style="yellow", soft_wrap=True, markup=False,
+        )  # fmt: skip
     if to == "hub":
         from .leaderboard.hub import push as push_folder
 
@@ -67,10 +89,14 @@ def validate(
 
     Exit code 0: it can be added. 1: it cannot, and each reason says which file, row and field. 2: no submission.
     """
-    from .benchmark.concepts import load_pack
-    from .submitting import validate as check
+    _validate(submission, results, pack)
 
-    found = check(submission, results, load_pack(pack) if pack else None)
+
+def _validate(submission: Path, results: Path, pack: str | None = None, *, by_maintainer: bool = False) -> None:
+    from .benchmark.concepts import load_pack
+    from .validating import validate as check
+
+    found = check(submission, results, load_pack(pack) if pack else None, by_maintainer=by_maintainer)
     for problem in found.problems:
         console.print(str(problem), soft_wrap=True, markup=False)
     for flag in found.flags:
@@ -82,12 +108,61 @@ def validate(
 
 
 @leaderboard_app.command()
-def add(submission: Submission, results: Results = RESULTS) -> None:
+def add(
+    submission: Submission,
+    results: Results = RESULTS,
+    pack: Annotated[str | None, typer.Option(help="Its concept pack, where the record's source is not here.")] = None,
+    verified_by: Annotated[
+        str, typer.Option(help="Of an entry of a private pack: the maintainer who ran it. Nobody else can add one.")
+    ] = "",
+    evidence: Annotated[str, typer.Option(help="For --verified-by: a link or a sentence.")] = "",
+) -> None:
     """Validate a submission and add it to the results store. What is there is never changed."""
+    from datetime import UTC, datetime
+
+    from .benchmark.errors import BadInput
+    from .leaderboard.entries import Verification, read_manifest
     from .leaderboard.results_store import add_entry
 
-    validate(submission, results)
-    console.print(f"Added: {add_entry(submission, results)}", soft_wrap=True, markup=False)
+    verified = None
+    if verified_by:
+        if not read_manifest(submission).private:
+            raise BadInput(
+                f"{submission} holds its texts, so everybody can score it again. Add it without --verified-by, run the "
+                "verbalizer again, and compare: nlabench leaderboard verify."
+            )
+        verified = Verification(
+            how="private pack", by=verified_by, date=datetime.now(UTC).date().isoformat(),
+            evidence=evidence or "Run by the maintainer on a pack that is not published.",
+        )  # fmt: skip
+    _validate(submission, results, pack, by_maintainer=verified is not None)
+    console.print(f"Added: {add_entry(submission, results, verified)}", soft_wrap=True, markup=False)
+
+
+@leaderboard_app.command()
+def verify(
+    entry: Annotated[str, typer.Argument(help="An entry of the store: its folder, or its id.")],
+    run_folder: Annotated[Path, typer.Option("--run", help="Your own run of its verbalizer: same suite and pack.")],
+    by: Annotated[str, typer.Option(help="Who ran it again.")],
+    results: Results = RESULTS,
+    verbalizer: Annotated[str | None, typer.Option(help="Its name in your run, where that is not the entry's.")] = None,
+    tolerance: Annotated[float, typer.Option(help="How far a headline number may lie from the entry's.")] = 0.02,
+) -> None:
+    """Compare an entry with your own run of its verbalizer; where they agree, mark it as verified.
+
+    Exit code 0: they agree, and verified.json says so, by whom and from which run. 1: they do not, and each number that
+    differs is shown beside the other; nothing is written. 2: the two cannot be compared.
+    """
+    from .verifying import verify as compare
+
+    found = compare(entry, run_folder, by=by, results=results, verbalizer=verbalizer, tolerance=tolerance)
+    for difference in found.differences:
+        console.print(str(difference), soft_wrap=True, markup=False)
+    console.print(f"{found.texts_equal:.1%} of texts equal", markup=False)
+    if found.file is None:
+        console.print(f"{found.entry.folder}: not verified, {len(found.differences)} differ", markup=False)
+        raise typer.Exit(1)
+    console.print(f"Verified: {found.file}", soft_wrap=True, markup=False)
 
 
 @leaderboard_app.command()

@@ -154,15 +154,23 @@ def find_tasks(result: Result, names: Sequence[str] | None = None) -> list[Task]
     return tasks
 
 
-def score_texts_again(run: StoredRun, pack: ConceptPack | None = None) -> StoredRun:
-    """The run with the scores that its texts get from the record's scorers. pack: where the record's is not at hand.
+def score_texts_again(
+    run: StoredRun, pack: ConceptPack | None = None, scorers: Sequence[Standardized] | None = None
+) -> StoredRun:
+    """The run with the scores that its texts get from the record's scorers, each distinct text scored once.
+
+    pack: where the record's is not at hand. scorers: what `find_scorers` found, where that is done already.
 
     Raises:
         BadInput: see `find_scorers`.
     """
-    scorers = find_scorers(run.result, pack)
+    chosen = find_scorers(run.result, pack) if scorers is None else scorers
+    flat = [text for by_name in run.texts.values() for texts in by_name.values() for text in texts]
+    distinct = list(dict.fromkeys(flat))
+    number = {text: i for i, text in enumerate(distinct)}
+    table = score_unique(chosen, distinct)
     scores = {
-        question: {name: score_unique(scorers, texts) for name, texts in by_name.items()}
+        question: {name: table[:, [number[text] for text in texts]] for name, texts in by_name.items()}
         for question, by_name in run.texts.items()
     }
     return replace(run, scores=scores)

@@ -16,9 +16,6 @@ from .profile import concept_values, count_sayings, dose_curve, family_means, tr
 from .ranking import Board, compare_all, group_boards, rank, why_unranked
 from .results_store import slug
 
-#: Packs that ship with nlabench or come from a public data set. Others are somebody's own.
-PUBLIC_PACKS = ("core", "sae-probes")
-
 
 def build_boards(entries: Sequence[Entry]) -> list[dict[str, Any]]:
     """The boards of entries that were measured in the same way: the one with most entries first, private packs last."""
@@ -40,7 +37,7 @@ def _build(board: Board) -> dict[str, Any]:
         "suite": str(made.suite.get("name")),
         "suite_version": str(made.suite.get("version")),
         "pack": made.pack,
-        "private": not _is_public(board.entries[0]),
+        "private": any(entry.private for entry in board.entries),
         "scorer": first.headline_scorer,
         "n_items": sum(arm.n_items for arm in first.arms),
         "n_concepts": len(first.concepts),
@@ -122,12 +119,6 @@ def _pairs(board: Board, columns: Sequence[Column]) -> dict[str, dict[str, list[
 
 def _reading_order(entry: Entry) -> tuple[int, str, str, str]:
     return ROLES.index(entry.card.role), entry.card.name, entry.result.provenance.started, entry.id
-
-
-def _is_public(entry: Entry) -> bool:
-    made = entry.result.provenance
-    # A file may bear the name of a pack that ships: the source says which it was.
-    return all(str(name).partition(":")[0] in PUBLIC_PACKS for name in (made.pack, made.arguments.get("pack", "core")))
 
 
 def _key(entry: Entry) -> str:

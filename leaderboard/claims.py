@@ -9,9 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from pydantic import ValidationError
 
 from ..benchmark.records import EstimatedMetric, Result
+from ..benchmark.statistics import interval
+from ..benchmark.suites import Suite
 from .entries import Entry, metric_key, read_items
+from .redaction import redact
 
 #: What an item is made of. Each decides which metric it counts in, so each is that of the items that are on the board.
 DESIGN = ("arm", "injection", "level", "concept", "prompt", "position", "kind", "word", "draw", "pair")
@@ -21,6 +25,10 @@ MOST_OUTLIERS = 0.01
 
 #: How far a number in a finding may lie from its record: they are rounded to two digits.
 ROUNDING = 0.011
+
+
+#: How far a bound may lie from the one that effects give which were stored in float32.
+SAME_INTERVAL = 1e-4
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,14 @@ def check_claims(entry: Entry, controls: Sequence[str]) -> list[Problem]:
         problems.append(Problem(str(entry.folder), "verified.json", "no such file: maintainers verify"))
     if result.status != "self-reported":
         problems.append(Problem(f"{file}: status", repr(result.status), "'self-reported': maintainers verify"))
+    try:
+        Suite.model_validate(result.provenance.suite)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        problems.append(
+            Problem(f"{file}: provenance.suite.{where}", str(first["input"])[:200], f"a suite's: {first['msg']}")
+        )
     role = result.verbalizers[name].card.get("role", "submitted")
     if entry.card.role != role:
         problems.append(
@@ -64,13 +80,50 @@ def check_claims(entry: Entry, controls: Sequence[str]) -> list[Problem]:
     return problems
 
 
-def check_failures(entry: Entry) -> list[Problem]:
-    """Whether the entry owns up to the items that it failed on: scored as empty texts, they cost it its rank."""
+def check_record(entry: Entry, texts: Sequence[str]) -> list[Problem]:
+    """What the record says of the verbalizer as a program, against its rows.
+
+    texts: what it said of each item. Items that it failed on are scored as empty texts, and cost it its rank.
+    """
     items, name = read_items(entry), entry.card.name
-    failed = int(items.loc[items["verbalizer"] == name, "error"].notna().sum()) if "error" in items else 0
-    recorded = entry.result.verbalizers[name].n_failed
-    where = f"{entry.folder / 'result.json'}: verbalizers, {name}, n_failed"
-    return [] if failed == recorded else [Problem(where, str(recorded), f"{failed}, the errors in items.parquet")]
+    own, record = items[items["verbalizer"] == name], entry.result.verbalizers[name]
+    failed = int(own["error"].notna().sum()) if "error" in own else 0
+    distinct = len(set(texts)) / max(1, len(texts))
+    found: list[tuple[str, object, object, bool]] = [
+        ("n_failed", record.n_failed, f"{failed}, the errors in items.parquet", record.n_failed == failed),
+        ("n_texts", record.n_texts, f"{len(texts)}, its items", record.n_texts == len(texts)),
+        (
+            "distinct_texts", record.distinct_texts, f"{distinct:.4f}, of its texts",
+            abs(record.distinct_texts - distinct) <= ROUNDING,
+        ),
+        ("seconds", record.seconds, "0 or more", record.seconds >= 0),
+        ("texts_per_second", record.texts_per_second, "0 or more", (record.texts_per_second or 0) >= 0),
+    ]  # fmt: skip
+    where = f"{entry.folder / 'result.json'}: verbalizers, {name}"
+    return [Problem(f"{where}, {field}", str(said), str(wanted)) for field, said, wanted, holds in found if not holds]
+
+
+def check_private(entry: Entry) -> list[Problem]:
+    """What an entry without items can be held to: that it tells nothing of its pack, and agrees with itself."""
+    file, result = entry.folder / "result.json", entry.result
+    without = redact(result)
+    problems = [
+        Problem(f"{file}: {field}", "names, sentences or texts of the pack", "what `nlabench submit --private` leaves")
+        for field in type(result).model_fields
+        if getattr(result, field) != getattr(without, field)
+    ]
+    rows = {metric_key(row): row for row in result.metrics}
+    for key, metric in entry.estimates.items():
+        where = f"{entry.folder / 'estimates.parquet'}: {_show(key)}"
+        if metric.row != rows.get(key):
+            problems.append(Problem(f"{where}: row", "another row", "that of result.json"))
+            continue
+        made = interval(metric.estimate)
+        pairs = ((metric.row.value, made.estimate), (metric.row.low, made.low), (metric.row.high, made.high))
+        if any(said is not None and not abs(said - number) <= SAME_INTERVAL for said, number in pairs):
+            shown = f"{made.estimate:.5g} [{made.low:.5g}, {made.high:.5g}]"
+            problems.append(Problem(where, f"{pairs[0][0]} [{pairs[1][0]}, {pairs[2][0]}]", f"{shown}, of its effects"))
+    return problems
 
 
 def check_sentences(entry: Entry, again: Result) -> list[Problem]:

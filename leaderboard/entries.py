@@ -7,21 +7,20 @@ data alone.
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
-import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..benchmark.errors import BadInput
-from ..benchmark.records import EstimatedMetric, MetricRow, Result, read_result
-from ..benchmark.statistics import Estimate
+from ..benchmark.records import EstimatedMetric, Result, read_result
+from .estimates import MetricKey, read_estimates
+from .estimates import metric_key as metric_key
+from .estimates import write_estimates as write_estimates
+from .tables import check_json, read_table
 
 SCHEMA_VERSION = 1
 
@@ -34,15 +33,11 @@ FILES = {
 }
 MANIFEST = "manifest.json"
 
-#: The longest text that an entry may have; released NLAs write under 1,000 characters.
-MOST_CHARACTERS = 20_000
-
-#: What a table may unpack to, which its size on disk does not bound: ten runs of the suite `full`.
-MOST_ROWS, MOST_BYTES = 2_000_000, 4_000_000_000
+#: The file that an entry of a private pack has not: it would tell the pack.
+ITEMS = "items.parquet"
 VERIFIED = "verified.json"
 
 Role = Literal["submitted", "baseline", "floor", "ceiling", "reader"]
-MetricKey = tuple[Any, ...]
 
 
 _M = TypeVar("_M", bound=BaseModel)
@@ -66,21 +61,31 @@ class Card(_Data):
 
 
 class Manifest(_Data):
-    """What an entry is made of. files: the SHA-256 of each, in hexadecimal."""
+    """What an entry is made of. files: the SHA-256 of each, in hexadecimal.
+
+    private: it was scored on a pack that is not published, and holds no items.
+    """
 
     schema_version: Literal[1] = 1
     verbalizer: str
     nlabench: str
+    private: bool = False
     files: dict[str, str]
 
 
 class Verification(_Data):
-    """How a maintainer made sure of an entry. evidence: a link or a sentence."""
+    """How a maintainer made sure of an entry. evidence: a link or a sentence.
+
+    run: the SHA-256 of the `result.json` of the maintainer's own run. texts_equal: the share of the verbalizer's texts
+    that are the same there.
+    """
 
     how: Literal["rerun", "private pack"]
-    by: str
-    date: str
-    evidence: str
+    by: str = Field(min_length=1, max_length=200)
+    date: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
+    evidence: str = Field(min_length=1, max_length=2000)
+    run: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
+    texts_equal: float | None = Field(default=None, ge=0, le=1)
 
 
 @dataclass(frozen=True)
@@ -93,17 +98,11 @@ class Entry:
     result: Result
     estimates: Mapping[MetricKey, EstimatedMetric]
     verified: Verification | None = None
+    private: bool = False
 
     @property
     def status(self) -> Literal["self-reported", "verified"]:
         return "verified" if self.verified else "self-reported"
-
-
-def metric_key(row: MetricRow) -> MetricKey:
-    """What tells a metric from the others of its verbalizer."""
-    return (
-        row.task, row.metric, row.scorer, row.arm, row.injection, row.level, row.kind, row.r, row.group, row.versus,
-    )  # fmt: skip
 
 
 def read_entry(folder: Path) -> Entry:
@@ -114,6 +113,7 @@ def read_entry(folder: Path) -> Entry:
     """
     manifest = read_manifest(folder)
     card = _read_model(folder / "card.json", Card)
+    check_json(folder / "result.json")
     result = read_result(folder / "result.json")
     if card.name != manifest.verbalizer or card.name not in result.verbalizers:
         raise BadInput(
@@ -123,32 +123,26 @@ def read_entry(folder: Path) -> Entry:
     estimates = read_estimates(folder / "estimates.parquet")
     seal = folder / VERIFIED
     verified = _read_model(seal, Verification) if seal.exists() else None
-    return Entry(folder, entry_id(folder), card, result, estimates, verified)
+    return Entry(folder, entry_id(folder), card, result, estimates, verified, manifest.private)
 
 
 def read_items(entry: Entry) -> pd.DataFrame:
     """The entry's items with the texts, one row per item and verbalizer. Texts are untrusted.
 
     Raises:
-        BadInput: the file is no Parquet.
+        BadInput: the file is no Parquet, or the entry has none: it is of a private pack.
     """
-    return read_table(entry.folder / "items.parquet").to_pandas()
-
-
-def read_table(file: Path) -> pa.Table:
-    """A Parquet file as a table; raises BadInput where it is none, or unpacks to more than a run."""
+    file = entry.folder / ITEMS
+    if entry.private:
+        raise BadInput(f"{file}: there is none. The entry is of a private pack, whose texts are not published.")
     try:
-        with pq.ParquetFile(file) as opened:
-            about = opened.metadata
-            size = sum(about.row_group(number).total_byte_size for number in range(about.num_row_groups))
-            if about.num_rows > MOST_ROWS or size > MOST_BYTES:
-                raise BadInput(
-                    f"{file} has {about.num_rows:,} rows of {size:,} bytes unpacked; at most {MOST_ROWS:,} and "
-                    f"{MOST_BYTES:,} are accepted."
-                )
-            return opened.read()
-    except (pa.ArrowException, OSError) as error:
-        raise BadInput(f"{file} cannot be read as Parquet: {error}. `nlabench submit` writes it.") from error
+        return read_table(file).to_pandas()
+    except BadInput:
+        raise
+    except Exception as error:  # whatever somebody's types do to pandas
+        raise BadInput(
+            f"{file} cannot be read: {type(error).__name__}: {str(error)[:200]}. `nlabench submit` writes it."
+        ) from error
 
 
 def entry_id(folder: Path) -> str:
@@ -169,22 +163,16 @@ def read_manifest(folder: Path) -> Manifest:
     """
     if not folder.is_dir():
         raise BadInput(f"There is no folder {folder}. `nlabench submit RUN` writes one.")
-    found = {path.name for path in folder.iterdir()}
-    strange = sorted(path.name for path in folder.iterdir() if path.is_symlink() or not path.is_file())
-    extra = sorted(found - {*FILES, MANIFEST, VERIFIED}) + strange
-    missing = sorted({*FILES, MANIFEST} - found)
-    if extra or missing:
-        raise BadInput(
-            f"{folder}: missing {', '.join(missing) or 'nothing'}, too many {', '.join(extra) or 'none'}. Expected the "
-            f"plain files {', '.join([*FILES, MANIFEST])} and no others; pack the run again."
-        )
+    _check_names(folder, {*list_files(private=True), MANIFEST})  # whether items are wanted, the manifest says
     for name, most in {**FILES, MANIFEST: 100_000, VERIFIED: 100_000}.items():
         file = folder / name
-        if name in found and file.stat().st_size > most:
+        if file.exists() and file.stat().st_size > most:
             raise BadInput(f"{file} has {file.stat().st_size:,} bytes; at most {most:,} are accepted.")
     manifest = _read_model(folder / MANIFEST, Manifest)
-    if set(manifest.files) != set(FILES):
-        raise BadInput(f"{folder / MANIFEST}: files names {sorted(manifest.files)}; expected {sorted(FILES)}.")
+    wanted = list_files(private=manifest.private)
+    _check_names(folder, {*wanted, MANIFEST}, [ITEMS] if manifest.private else ())
+    if set(manifest.files) != set(wanted):
+        raise BadInput(f"{folder / MANIFEST}: files names {sorted(manifest.files)}; expected {sorted(wanted)}.")
     for name, recorded in manifest.files.items():
         if hash_file(folder / name) != recorded:
             raise BadInput(
@@ -194,77 +182,35 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def write_manifest(folder: Path, verbalizer: str, version: str) -> Manifest:
+def _check_names(folder: Path, wanted: set[str], unwanted: Collection[str] = ()) -> None:
+    """Check that a folder holds the wanted files as plain files, and nothing that no entry has."""
+    found = {path.name for path in folder.iterdir()}
+    strange = {path.name for path in folder.iterdir() if path.is_symlink() or not path.is_file()}
+    extra = sorted(found - {*FILES, MANIFEST, VERIFIED} | strange | found.intersection(unwanted))
+    missing = sorted(wanted - found)
+    if extra or missing:
+        raise BadInput(
+            f"{folder}: missing {', '.join(missing) or 'nothing'}, too many {', '.join(extra) or 'none'}. Expected the "
+            f"plain files {', '.join([*FILES, MANIFEST])} and no others, without {ITEMS} where the pack is private; "
+            "pack the run again."
+        )
+
+
+def list_files(*, private: bool) -> list[str]:
+    """The names of an entry's files, without the manifest."""
+    return [name for name in FILES if not (private and name == ITEMS)]
+
+
+def write_manifest(folder: Path, verbalizer: str, version: str, *, private: bool = False) -> Manifest:
     """Write the manifest of a folder whose other files are there."""
-    manifest = Manifest(
-        verbalizer=verbalizer, nlabench=version, files={name: hash_file(folder / name) for name in FILES}
-    )
+    files = {name: hash_file(folder / name) for name in list_files(private=private)}
+    manifest = Manifest(verbalizer=verbalizer, nlabench=version, private=private, files=files)
     (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
     return manifest
 
 
-# -- estimates ------------------------------------------------------------------------------------------------------
-
-_ARRAYS = ("by_concept", "by_prompt", "by_cell")
-_COUNTS = ("n_concepts", "n_prompts", "df_concept", "df_prompt", "df_cell")
-
-
-def write_estimates(estimates: list[EstimatedMetric], file: Path) -> None:
-    """One row per metric: the row, and of its Estimate what paired differences and intervals need (no draws)."""
-    columns: dict[str, list[Any]] = {
-        "row": [metric.row.model_dump_json() for metric in estimates],
-        "point": [float(metric.estimate.point) for metric in estimates],
-        "design": [
-            json.dumps(
-                {
-                    **{name: getattr(metric.estimate, name) for name in _COUNTS},
-                    "crossed_prompts": metric.estimate.crossed_prompts, "pools": metric.estimate.pools,
-                    "bounds": metric.estimate.bounds, "scale": metric.estimate.scale,
-                    "by_cell": metric.estimate.by_cell.shape,
-                }
-            )
-            for metric in estimates
-        ],
-    }  # fmt: skip
-    for name in _ARRAYS:
-        columns[name] = [getattr(metric.estimate, name).ravel().astype(np.float32).tolist() for metric in estimates]
-    kinds = {"row": pa.string(), "point": pa.float64(), "design": pa.string()}
-    kinds |= dict.fromkeys(_ARRAYS, pa.list_(pa.float32()))
-    pq.write_table(pa.table(columns, pa.schema(list(kinds.items()))), file, compression="zstd", compression_level=19)
-
-
-def read_estimates(file: Path) -> dict[MetricKey, EstimatedMetric]:
-    """The estimates of a file, by metric.
-
-    Raises:
-        BadInput: it holds something else; the message says which row.
-    """
-    found: dict[MetricKey, EstimatedMetric] = {}
-    for number, line in enumerate(read_table(file).to_pylist()):
-        try:
-            row, design = MetricRow.model_validate_json(line["row"]), json.loads(line["design"])
-            arrays: dict[str, Any] = {name: np.asarray(line[name], dtype=np.float64) for name in _ARRAYS}
-            arrays["by_cell"] = arrays["by_cell"].reshape(design["by_cell"])
-            counts: dict[str, Any] = {name: int(design[name]) for name in _COUNTS}
-            estimate = Estimate(
-                point=np.asarray(float(line["point"])), **arrays,
-                **counts,
-                crossed_prompts=bool(design["crossed_prompts"]), pools=tuple(map(str, design["pools"])),
-                bounds=None if design["bounds"] is None else (float(design["bounds"][0]), float(design["bounds"][1])),
-                scale="logit" if design["scale"] == "logit" else "linear",
-            )  # fmt: skip
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise BadInput(
-                f"{file}, row {number}: {type(error).__name__}: {error}. Expected the estimates that `nlabench submit` "
-                "writes; pack the run again."
-            ) from error
-        if metric_key(row) in found:
-            raise BadInput(f"{file}, row {number}: the metric is there twice; expected a row per metric.")
-        found[metric_key(row)] = EstimatedMetric(row, estimate)
-    return found
-
-
 def _read_model(file: Path, model: type[_M]) -> _M:
+    check_json(file)
     try:
         return model.model_validate_json(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:

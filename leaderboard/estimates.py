@@ -24,8 +24,13 @@ _COUNTS = ("n_concepts", "n_prompts", "df_concept", "df_prompt", "df_cell")
 #: More items than any entry has, and so more units.
 MOST_UNITS = 2_000_000
 
-#: The types that Parquet may give a column in, by column.
-_TYPES = {"row": pa.types.is_string, "point": pa.types.is_floating, "design": pa.types.is_string}
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+#: The type of each column that holds no list.
+_TYPES = {"row": _is_text, "point": pa.types.is_floating, "design": _is_text}
 
 
 def metric_key(row: MetricRow) -> MetricKey:
@@ -89,7 +94,7 @@ def _check_columns(table: pa.Table, file: Path) -> None:
         raise BadInput(f"{file} has the columns {table.column_names}; expected {wanted}, each once.")
     for name in wanted:
         kind = table[name].type
-        listed = pa.types.is_list(kind) and pa.types.is_floating(kind.value_type)
+        listed = (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and pa.types.is_floating(kind.value_type)
         if not (_TYPES[name](kind) if name in _TYPES else listed):
             expected = "a list of floats" if name in _ARRAYS else "a float" if name == "point" else "text"
             raise BadInput(f"{file}: the column {name!r} is of type {kind}; expected {expected}.")
@@ -121,12 +126,15 @@ def _read_estimate(line: dict[str, Any]) -> Estimate:
         bounds = low, high
     if design["scale"] not in ("logit", "linear") or type(design["crossed_prompts"]) is not bool:
         raise ValueError("design, scale or crossed_prompts; expected 'logit' or 'linear', and true or false")
+    pools = design["pools"]
+    if not (isinstance(pools, list) and all(isinstance(pool, str) for pool in pools)):
+        raise ValueError(f"design, pools is {str(pools)[:40]}; expected a list of names")
     point = float(line["point"])
     if not math.isfinite(point):
         raise ValueError(f"point is {point}; expected a number")
     return Estimate(
         point=np.asarray(point), **arrays, **counts,
-        crossed_prompts=design["crossed_prompts"], pools=tuple(map(str, design["pools"])), bounds=bounds,
+        crossed_prompts=design["crossed_prompts"], pools=tuple(pools), bounds=bounds,
         scale=design["scale"],
     )  # fmt: skip
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from huggingface_hub import EvalResult, HfApi
 from huggingface_hub.repocard_data import ModelCardData
 
+from ..benchmark.errors import BadInput
 from .entries import FILES, MANIFEST, Entry, read_entry
 
 #: What stands in the metadata: (metric's name, task, metric, arm).
@@ -24,6 +25,8 @@ def push(folder: Path, repo: str, *, dry_run: bool = True) -> list[str]:
     dry_run: nothing is sent. Raises BadInput where the folder is no submission.
     """
     entry = read_entry(folder)
+    if entry.private:
+        raise BadInput(f"{folder} is an entry of a private pack; it goes to a maintainer's store alone, and to no hub.")
     readme = write_readme(entry)
     names = ["README.md", *FILES, MANIFEST]
     if dry_run:

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from ..benchmark.errors import BadInput
-from .entries import FILES, MANIFEST, Entry, entry_id, read_entry, read_manifest
+from .entries import MANIFEST, VERIFIED, Entry, Verification, entry_id, read_entry, read_manifest
 
 
 def read_store(root: Path) -> tuple[list[Entry], list[tuple[Path, str]]]:
@@ -32,23 +32,32 @@ def read_store(root: Path) -> tuple[list[Entry], list[tuple[Path, str]]]:
     return entries, broken
 
 
-def add_entry(folder: Path, root: Path) -> Path:
+def add_entry(folder: Path, root: Path, verified: Verification | None = None) -> Path:
     """Copy a submission into the store, under its id, by one rename; nothing is done where it is there already.
 
+    verified: what a maintainer says of an entry of a private pack, which nobody else can add.
+
     Raises:
-        BadInput: it is no whole submission.
+        BadInput: it is no whole submission, or one of a private pack without a maintainer's word.
     """
+    entry = read_entry(folder)
+    if entry.private and verified is None:
+        raise BadInput(
+            f"{folder} is an entry of a private pack: it has no texts that others could score again, so a maintainer "
+            "adds it who ran it: `nlabench leaderboard add … --verified-by NAME`."
+        )
     manifest = read_manifest(folder)
-    subject = read_entry(folder).result.provenance.subject
-    home = root / slug(subject) / slug(manifest.verbalizer)
+    home = root / slug(entry.result.provenance.subject) / slug(manifest.verbalizer)
     place = home / entry_id(folder)
     if place.is_dir():
         return place
     home.mkdir(parents=True, exist_ok=True)
     making = Path(tempfile.mkdtemp(dir=home, prefix=".adding-"))  # hidden, and on the same disk: the rename is atomic
     try:
-        for name in (*FILES, MANIFEST):
+        for name in (*manifest.files, MANIFEST):
             shutil.copyfile(folder / name, making / name)
+        if verified is not None:
+            (making / VERIFIED).write_text(verified.model_dump_json(indent=1), encoding="utf-8")
         read_manifest(making)  # what was copied, should the submission have changed meanwhile
         making.chmod(0o755)
         try:
@@ -59,6 +68,46 @@ def add_entry(folder: Path, root: Path) -> Path:
     finally:
         shutil.rmtree(making, ignore_errors=True)
     return place
+
+
+def find_entry(name: Path | str, root: Path) -> Entry:
+    """An entry by its folder, or by its id in a store.
+
+    Raises:
+        BadInput: there is none, or it cannot be read.
+    """
+    given = Path(name)
+    if given.is_dir():
+        return read_entry(given)
+    found = [folder for folder in root.glob(f"*/*/{given.name}") if folder.is_dir()] if len(given.parts) == 1 else []
+    if not found:
+        raise BadInput(f"There is no entry {str(name)!r} in {root}. Give its folder, or its id: the folder's name.")
+    return read_entry(found[0])
+
+
+def add_verification(entry: Entry, verified: Verification) -> Path:
+    """Lay a `verified.json` beside an entry's files, whole and once. The date apart, the same again changes nothing.
+
+    Raises:
+        BadInput: the entry is verified already, and otherwise.
+    """
+    file = entry.folder / VERIFIED
+    handle, half = tempfile.mkstemp(dir=entry.folder.parent, prefix=".verifying-")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as opened:
+            opened.write(verified.model_dump_json(indent=1))
+        Path(half).chmod(0o644)
+        os.link(half, file)  # unlike a rename, it never takes the place of another maintainer's
+    except FileExistsError as error:
+        there = read_entry(entry.folder).verified
+        if there is None or there.model_copy(update={"date": verified.date}) != verified:
+            by = f"{there.how}, by {there.by} on {there.date}" if there else "somebody"
+            raise BadInput(
+                f"{file} is there already ({by}); an entry is verified once. Remove the file first, if it is wrong."
+            ) from error
+    finally:
+        Path(half).unlink(missing_ok=True)
+    return file
 
 
 def slug(name: str) -> str:

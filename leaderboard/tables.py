@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,7 +48,7 @@ def check_json(file: Path) -> None:
             f"{file} cannot be read as JSON: {type(error).__name__}: {error}. `nlabench submit` writes it."
         ) from error
     for where, value in _walk(content, "the file", 0):
-        large = isinstance(value, int | float) and not (math.isfinite(value) and abs(value) <= LARGEST)
+        large = isinstance(value, int | float) and not -LARGEST <= value <= LARGEST  # nan is beyond both
         if large or (isinstance(value, str) and len(value) > LONGEST):
             shown = str(value)[:40] if isinstance(value, float | str) else f"a number of {value.bit_length()} bits"
             raise BadInput(

@@ -14,7 +14,8 @@ import typer
 from nlabench.benchmark.records import read_result
 from nlabench.benchmark.runner import RunSettings, run
 from nlabench.leaderboard.results_store import add_entry
-from nlabench.submitting import submit, validate
+from nlabench.submitting import submit
+from nlabench.validating import validate
 
 #: Floors of one verbalizer (its average, its texts permuted) stand in its own entry.
 WRAPPERS = ("average-direction:", "permuted-texts:")

@@ -28,7 +28,7 @@ def build_site(root: Path, out: Path, say: Callable[[str], None]) -> list[Path]:
     for entry in entries:
         try:
             build_boards([entry])
-            examples[entry.id] = pick_examples(entry, read_items(entry))
+            examples[entry.id] = [] if entry.private else pick_examples(entry, read_items(entry))
             whole.append(entry)
         except Exception as error:  # files come from anybody; one that trips us takes no other down
             reasons.append((_place(entry.folder, root), f"{type(error).__name__}: {error}"))

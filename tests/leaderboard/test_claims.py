@@ -19,7 +19,8 @@ from nlabench.benchmark.rescoring import rescore
 from nlabench.benchmark.stored_run import read_run
 from nlabench.leaderboard.entries import write_manifest
 from nlabench.leaderboard.results_store import add_entry
-from nlabench.submitting import submit, validate
+from nlabench.submitting import submit
+from nlabench.validating import validate
 
 CARD: dict[str, Any] = {
     "authors": ["A. Name"], "link": "https://example.org", "licence": "MIT", "training_data": "none of the pack",
@@ -39,7 +40,13 @@ def packed(
     result = read_result(run / "result.json")
     roles = {"mine": "submitted", "constant": "floor", "top": "ceiling"}
     records = {
-        name: record.model_copy(update={"card": {"name": name, "role": roles[name]}})
+        name: record.model_copy(
+            update={
+                "card": {"name": name, "role": roles[name]},
+                "n_texts": len(said[name]),
+                "distinct_texts": len(set(said[name])) / len(said[name]),
+            }
+        )
         for name, record in result.verbalizers.items()
     }
     write_result(result.model_copy(update={"verbalizers": records}), run / "result.json")

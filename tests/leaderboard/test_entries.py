@@ -114,6 +114,17 @@ def test_a_verification_beside_the_files_makes_it_verified_and_keeps_its_id(entr
     assert (found.id, found.status, found.verified) == (before, "verified", seal)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("how", "trust me"), ("by", ""), ("date", "yesterday"), ("evidence", ""), ("run", "abc"), ("texts_equal", 1.5)],
+)
+def test_a_verification_that_does_not_say_how_who_or_when_is_refused(entry: Path, field: str, value: object) -> None:
+    seal = {"how": "rerun", "by": "maintainer", "date": "2026-01-01", "evidence": "https://example.org"}
+    (entry / "verified.json").write_text(json.dumps({**seal, field: value}))
+    with pytest.raises(BadInput, match=rf"verified\.json: {field}"):
+        read_entry(entry)
+
+
 @pytest.mark.parametrize("name", [*FILES, "manifest.json"])
 def test_a_missing_file_is_named(entry: Path, name: str) -> None:
     (entry / name).unlink()
@@ -159,7 +170,7 @@ def test_a_file_beyond_its_bound_is_not_read(entry: Path, monkeypatch: pytest.Mo
 
 
 def test_a_small_file_that_unpacks_to_a_huge_table_is_not_read(entry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nlabench.leaderboard.entries.MOST_ROWS", 10)
+    monkeypatch.setattr("nlabench.leaderboard.tables.MOST_ROWS", 10)
     with pytest.raises(BadInput, match=r"estimates\.parquet has [\d,]+ rows.* at most 10"):
         read_entry(entry)
 
