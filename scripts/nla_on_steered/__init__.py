@@ -1,0 +1,1 @@
+"""An NLA on natural and steered activations: what a run will take, and its tables."""
