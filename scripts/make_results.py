@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from nlabench.benchmark.engine import Progress
 from nlabench.benchmark.records import read_result
+from nlabench.benchmark.roster import BUILT_IN
 from nlabench.benchmark.runner import RunSettings, run
 from nlabench.leaderboard.results_store import add_entry
 from nlabench.submitting import submit
@@ -28,15 +30,23 @@ def main(
 ) -> None:
     """Run, pack, validate, add."""
     if not (run_folder / "result.json").is_file():
-        run(settings=RunSettings(suite="standard"), out=run_folder)
+        run([*BUILT_IN, "selfie"], RunSettings(suite="standard"), out=run_folder, report=show_stage)
     for name in read_result(run_folder / "result.json").verbalizers:
         if name.startswith(WRAPPERS):
             continue
-        folder = submit(run_folder, submissions / name.replace(":", "-"), verbalizer=name)
+        folder = submissions / name.replace(":", "-")
+        if not folder.is_dir():
+            submit(run_folder, folder, verbalizer=name)
         found = validate(folder, results)
         if found.problems:
             raise SystemExit("\n".join(map(str, found.problems)))
         print(f"{name}: {add_entry(folder, results)}", *found.flags, sep="\n  ")
+
+
+def show_stage(progress: Progress) -> None:
+    """One line for each stage that is through."""
+    if progress.done == progress.total:
+        print(f"{progress.stage}: {progress.total:,}", flush=True)
 
 
 if __name__ == "__main__":
