@@ -91,6 +91,19 @@ def run(
             help="A second NLA for the same site; its AR reads the texts of those that have one: evaluator swap."
         ),
     ] = None,
+    engine: Annotated[
+        str, typer.Option(help="Where the work is done: local (this process) or ray (many; docs/cluster.md).")
+    ] = "local",
+    ray_address: Annotated[
+        str | None, typer.Option(help="With --engine ray: the cluster, HOST:PORT. Default: one on this machine.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="With --engine ray: processes. Default: one per GPU, or per set of cores.")
+    ] = None,
+    chunk_timeout: Annotated[
+        float | None,
+        typer.Option(help="With --engine ray: seconds after which one piece of work counts as hung. Default: never."),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Score verbalizers on natural and steered activations.
@@ -98,14 +111,16 @@ def run(
     Stop it at any moment and start it again: finished work is kept and is not done twice.
     """
     from .benchmark import runner
+    from .benchmark.engine import EngineSettings
     from .benchmark.summary import summarize
 
     settings = _settings(
         subject, suite, pack, layer, injection_layer, directions, dtype, device, trust_remote_code, evaluator
     )
     result = runner.run(
-        verbalizer or (), settings, out=out, say=_say(quiet), report=_reporter(quiet), show_plan=_plan_shower(quiet)
-    )
+        verbalizer or (), settings, out=out, say=_say(quiet), report=_reporter(quiet), show_plan=_plan_shower(quiet),
+        engine=EngineSettings(engine, ray_address, workers, chunk_timeout),  # type: ignore[arg-type]  # it checks names
+    )  # fmt: skip
     console.print(summarize(result))
     console.print(f"\nReport: {out / 'report.html'}   Numbers: {out / 'result.json'}   Texts: {out / 'items.parquet'}")
 

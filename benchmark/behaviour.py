@@ -19,8 +19,9 @@ from torch import Tensor
 
 from .decoding import decode
 from .engine import Chunk, Engine
+from .memory import halve_on_overflow
 from .scoring.base import Scorer
-from .store import Payload, array_fingerprint, content_key
+from .store import Payload, array_fingerprint, content_key, merge_arrays
 from .study import Study
 from .subject import Prefix, pad_batch
 
@@ -129,9 +130,19 @@ def _plan_answers(study: Study, request: str, shifts: Tensor, prefix: Prefix) ->
 
 
 def _answer(study: Study, ids: list[int], shifts: Tensor, prefix: Prefix) -> Payload:
-    """One request under every shift at once: the rows share the prompt and differ in the shift."""
+    """One request under every shift [n, d_model]."""
+    return halve_on_overflow(partial(_answer_at_once, study, ids, prefix), list(shifts), _join, "answers")
+
+
+def _join(first: Payload, second: Payload) -> Payload:
+    arrays = merge_arrays([first.arrays, second.arrays])
+    return Payload(arrays, {"texts": [*first.record["texts"], *second.record["texts"]]})
+
+
+def _answer_at_once(study: Study, ids: list[int], prefix: Prefix, shifts: Sequence[Tensor]) -> Payload:
+    """The rows of a batch share the prompt and differ in the shift."""
     subject = study.subject
-    moved = shifts.to(subject.device, subject.dtype)
+    moved = torch.stack(list(shifts)).to(subject.device, subject.dtype)
     own = ids[len(prefix.ids) :]
 
     def edit(states: Tensor, rows: Tensor, prefill: bool) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from . import findings
 from .assets import cache_folder
 from .behaviour import run_gate
 from .concepts import ConceptPack, load_pack
-from .engine import Engine, LocalEngine, Report
+from .engine import Engine, EngineSettings, Report, open_engine
 from .extraction import Activations, make_activations
 from .planning import Plan, make_plan, plan_items
 from .recording import (
@@ -90,8 +91,11 @@ def set_up(
     pack: ConceptPack | None = None,
     say: Callable[[str], None] = print,
     report: Report = lambda _: None,
+    engine: EngineSettings | None = None,
 ) -> Bench:
     """Load the subject, the pack and the suite, and say which items there will be.
+
+    engine: where the work is done, this process by default; whoever asks for another one closes `Bench.engine`.
 
     Raises:
         BadInput: anything in the settings that cannot be used.
@@ -100,13 +104,17 @@ def set_up(
     suite = load_suite(settings.suite)
     tasks = load_tasks(suite.tasks)
     chosen = pack or load_pack(settings.pack)
-    subject = load_subject(
-        settings.subject, dtype=settings.dtype, device=settings.device,
-        trust_remote_code=settings.trust_remote_code, say=say,
-    )  # fmt: skip
-    sketch = sketch_study(subject, chosen, suite, layer=settings.layer, injection_layer=settings.injection_layer)
-    engine = LocalEngine(Store(cache_folder() / "store", say), report)
-    return Bench(settings, suite, tasks, sketch, engine, started)
+    opened = open_engine(engine or EngineSettings(), Store(cache_folder() / "store", say), report, settings.device)
+    try:
+        subject = load_subject(
+            settings.subject, dtype=settings.dtype, device=settings.device,
+            trust_remote_code=settings.trust_remote_code, say=say,
+        )  # fmt: skip
+        sketch = sketch_study(subject, chosen, suite, layer=settings.layer, injection_layer=settings.injection_layer)
+    except BaseException:
+        opened.close()
+        raise
+    return Bench(settings, suite, tasks, sketch, opened, started)
 
 
 def run(
@@ -118,11 +126,13 @@ def run(
     say: Callable[[str], None] = print,
     report: Report = lambda _: None,
     show_plan: Callable[[Plan, Bench], None] | None = None,
+    engine: EngineSettings | None = None,
 ) -> Result:
     """Score verbalizers and leave `result.json`, `items.parquet` and `report.html` in `out`.
 
     verbalizers: names, `module:object` strings, objects, or bare functions `list[vector] -> list[str]`; by default the
-    built-in ones. The floor, the ceiling and the suite's readers of text always run beside them.
+    built-in ones. The floor, the ceiling and the suite's readers of text always run beside them. engine: where the
+    work is done; this process by default.
 
     Raises:
         BadInput: see `set_up`, `load_roster` and `verbalize_items`. Finished work is kept; the same call resumes.
@@ -130,11 +140,12 @@ def run(
     for spec in verbalizers:
         if isinstance(spec, str):
             find_verbalizer(spec)  # a misspelt name costs nothing yet
-    bench = set_up(settings or RunSettings(), pack=pack, say=say, report=report)
-    if show_plan:
-        show_plan(plan_run(bench, verbalizers), bench)
-    study, activations = bench.measure()
-    return complete_run(bench, study, activations, load_roster(verbalizers, study), Path(out))
+    bench = set_up(settings or RunSettings(), pack=pack, say=say, report=report, engine=engine)
+    with closing(bench.engine):
+        if show_plan:
+            show_plan(plan_run(bench, verbalizers), bench)
+        study, activations = bench.measure()
+        return complete_run(bench, study, activations, load_roster(verbalizers, study), Path(out))
 
 
 def plan_run(bench: Bench, verbalizers: Sequence[str | Any]) -> Plan:

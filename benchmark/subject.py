@@ -101,6 +101,17 @@ class Prefix:
         return Cache(layers=layers)
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """How `load_subject` was called, for another process that is to load the same; fingerprint: of what it loaded."""
+
+    spec: str
+    dtype: str
+    device: str
+    trust_remote_code: bool
+    fingerprint: str
+
+
 @dataclass
 class Subject:
     """A loaded causal language model with its blocks found. State: the model's weights, never changed."""
@@ -113,6 +124,8 @@ class Subject:
     d_model: int
     vocab_size: int
     fingerprint: str
+    #: Absent where the weights are no longer, or never were, what a checkpoint has.
+    recipe: Recipe | None = None
 
     @property
     def n_blocks(self) -> int:
@@ -424,9 +437,11 @@ def load_subject(
             f"({', '.join(a.name for a in ASSETS.values() if a.role == 'subject')}), a folder with a transformers "
             "checkpoint, or a model id of a hub that this machine can reach."
         ) from error
-    return wrap_subject(
-        model, tokenizer, Path(spec).name if Path(spec).is_dir() else spec, _fingerprint(source, revision, model)
-    )
+    folder, fingerprint = Path(spec).is_dir(), _fingerprint(source, revision, model)
+    subject = wrap_subject(model, tokenizer, Path(spec).name if folder else spec, fingerprint)
+    place = str(Path(spec).resolve()) if folder else spec
+    subject.recipe = Recipe(place, dtype, torch.device(where).type, trust_remote_code, fingerprint)
+    return subject
 
 
 def _fingerprint(source: str, revision: str | None, model: Any) -> str:

@@ -15,6 +15,7 @@ from .activations import Site
 from .engine import Chunk, Engine
 from .errors import BadInput
 from .extraction import Activations
+from .memory import halve_on_overflow
 from .nla.checkpoint import find_autoencoder, hash_checkpoint
 from .nla.reconstructor import load_reconstructor
 from .roster import Roster
@@ -103,7 +104,10 @@ class Transcript:
 
 
 def _reconstruct_chunk(by: NamedReconstructor, texts: Sequence[str], site: Site) -> Payload:
-    vectors = by.reconstructor.reconstruct(texts, site).float().cpu()
+    def reconstruct(part: Sequence[str]) -> Tensor:
+        return by.reconstructor.reconstruct(part, site).float().cpu()
+
+    vectors = halve_on_overflow(reconstruct, texts, lambda first, second: torch.cat([first, second]), "texts")
     if vectors.shape != (len(texts), site.d_model) or not torch.isfinite(vectors).all():
         raise BadInput(
             f"The reconstructor of {by.name!r} returned {list(vectors.shape)} for {len(texts)} texts"

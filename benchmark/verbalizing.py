@@ -17,6 +17,7 @@ from .activations import ActivationBatch, Site
 from .engine import Chunk, Engine
 from .errors import BadInput
 from .extraction import Activations
+from .memory import halve_on_overflow, ran_out_of_memory
 from .store import Payload, array_fingerprint, content_key
 from .study import Study
 from .verbalizers.asking import Asked
@@ -163,17 +164,23 @@ def _read_record(record: Mapping[str, Any]) -> Verbalization:
 
 def _verbalize_chunk(name: str, ask: Ask, part: Sequence[Any]) -> Payload:
     start = time.perf_counter()
-    texts = _answer(name, ask, part)
+    texts = halve_on_overflow(partial(_answer, name, ask), part, list.__add__, "vectors")
     seconds = np.array([time.perf_counter() - start])
     return Payload({"seconds": seconds}, [asdict(text) for text in texts])
 
 
 def _answer(name: str, ask: Ask, part: Sequence[Any]) -> list[Verbalization]:
-    """Ask about all at once; if that raises, about each by itself, so that one bad item costs one text."""
+    """Ask about all at once; if that raises, about each by itself, so that one bad item costs one text.
+
+    Raises:
+        MemoryError, torch.OutOfMemoryError: memory does not hold several at once.
+    """
     try:
         returned = ask(part)
     except Exception as error:
         if len(part) == 1:
             return [Verbalization("", error=f"{type(error).__name__}: {error}"[:500])]
+        if ran_out_of_memory(error):
+            raise
         return [text for single in part for text in _answer(name, ask, [single])]
     return check_texts(name, returned, len(part))
