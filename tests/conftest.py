@@ -7,10 +7,11 @@ import functools
 import hashlib
 import math
 import os
+import shutil
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import numpy as np
@@ -37,6 +38,9 @@ from nlabench.benchmark.subject import Subject, find_blocks, load_subject, wrap_
 from nlabench.benchmark.suites import QUICK
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
 # Unless told to sleep (scripts/environment.sh does), torch's threads wait for each other by spinning: with anything
 # else on the same cores a test of a tenth of a second takes ten.
 if os.environ.get("OMP_WAIT_POLICY", "").upper() != "PASSIVE":
@@ -54,6 +58,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     here = Path(__file__).parent
     items.sort(key=lambda item: (item.path.parent != here, item.path not in slow))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """The system's Chromium, without a window, for the tests of pages."""
+    from playwright.sync_api import sync_playwright
+
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("there is no `chromium` on the PATH to open pages in; install the system's package")
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        )
+        yield launched
+        launched.close()
 
 
 N_BLOCKS, D_MODEL, VOCABULARY, WINDOW = 4, 32, 61, 5

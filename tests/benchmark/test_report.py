@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ from nlabench.benchmark.report.embedding import escape_json
 from nlabench.benchmark.report.examples import pick_examples
 from nlabench.benchmark.report.headline import headline
 from nlabench.benchmark.report.page import SCRIPTS, render_report
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 CONCEPTS = ("joy", "ocean", "legalese")
 ROLES = {"mine": "submitted", "probe-ceiling": "ceiling", "last-token": "reader", "constant": "floor"}
@@ -266,19 +265,6 @@ def prompts_of(found: dict[str, Any]) -> list[str]:
 
 
 # In a browser
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("there is no `chromium` on the PATH to open the report in; install the system's package")
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        )
-        yield launched
-        launched.close()
 
 
 @pytest.fixture(params=[(1280, "light"), (390, "dark")], ids=["desktop", "phone"])

@@ -27,7 +27,6 @@ from playwright.sync_api import Browser, Page
 from .test_report import (
     CONCEPTS,
     HOSTILE,
-    browser,
     make_arm,
     make_gate,
     make_items,
@@ -39,8 +38,6 @@ from .test_report import (
     read_data,
     strip_scripts,
 )
-
-__all__ = ["browser"]  # a fixture
 
 MOVED = ("steered", "permuted", "random", "graft")
 CONTROLS = ("constant_text", "average_direction", "other_items_text")

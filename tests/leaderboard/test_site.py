@@ -5,7 +5,6 @@ The numbers here are made up for the tests; they are nobody's result.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from nlabench.leaderboard.entries import Entry
 from nlabench.leaderboard.results_store import add_entry
 from nlabench.leaderboard.site.build import build_site
 from nlabench.leaderboard.site.pages import entry_page, write_site
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 EVIL = "</script><script>window.pwned=1</script><img src=http://evil.test/x onerror='window.pwned=2'>"
 NAMES = {
@@ -110,19 +109,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     examples = {entry["id"]: [EXAMPLE] * 3 for entry in boards[0]["entries"]}
     write_site(boards, examples, [(f"bad/{EVIL}", f"card.json: {EVIL}")], out)
     return out
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("there is no `chromium` on the PATH to open the site in; install the system's package")
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        )
-        yield launched
-        launched.close()
 
 
 @pytest.fixture(params=[1280, 390])
