@@ -242,13 +242,13 @@ def test_the_default_subject_gives_its_prompts_back_and_a_shift_is_as_long_as_it
     prompts = {"text": subject.encode(TEXT)[:2], "random": drawn}
     targets, true, norms = {}, {}, {}
     for name, ids in prompts.items():
-        natural = natural_states(subject, ids, 9)
+        natural = natural_states(subject, ids, 4)
         norms[name] = natural.norm(dim=1).tolist()
         directions = random_directions(subject.d_model, len(ids), seed=2)
         for r in (0.0, 0.05, 0.3):
             targets[f"{name} {r}"] = add_at_readout(natural, directions, r)
             true[f"{name} {r}"] = ids
-    found = invert(Scanner(subject, 9, prescan=True), targets, forced=true)
+    found = invert(Scanner(subject, 4, prescan=True), targets, forced=true)
     for name, inversion in found.items():
         prompt, r = name.split()[0], float(name.split()[1])
         if r == 0:
