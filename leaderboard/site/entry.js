@@ -58,7 +58,9 @@ function drawDose() {
 }
 function drawTradeoff() {
   const rows = entry.tradeoff.filter((d) => isNumber(d.concept) && isNumber(d.content));
-  if (hide("tradeoff-section", !rows.length)) return;
+  const spread = (key) => d3.max(rows, (d) => d[key]) - d3.min(rows, (d) => d[key]);
+  // A text that never changes has one point for all strengths, and no trade-off.
+  if (hide("tradeoff-section", !rows.length || (spread("concept") < 0.005 && spread("content") < 0.005))) return;
   fill("tradeoff", el("figure", {}, plot("Concept against content by strength", {
     width: sized(), height: 330, marginLeft: 45, marginBottom: 42, grid: true, x: { label: "concept found (AUROC) →" }, y: { label: "↑ content found" },
     marks: [Plot.ruleY(rows.filter((d) => isNumber(d.concept_low)), { y: "content", x1: "concept_low", x2: "concept_high", stroke: "var(--steered)", strokeOpacity: 0.5 }),

@@ -67,8 +67,9 @@ def make_entry(number: int, name: str, role: str) -> dict[str, Any]:
             for at in ("readout", "upstream") for r in (0.0, 0.3, 1.0, 2.0)
         ],
         "tradeoff": [
-            {"r": r, "concept": 0.5 + r / 5, "concept_low": 0.45 + r / 5, "concept_high": 0.55 + r / 5,
-             "content": 0.9 - r / 5, "content_low": 0.85 - r / 5, "content_high": 0.95 - r / 5} for r in (0.3, 1.0, 2.0)
+            {"r": r, "concept": 0.5 + by, "concept_low": 0.45 + by, "concept_high": 0.55 + by,
+             "content": 0.9 - by, "content_low": 0.85 - by, "content_high": 0.95 - by}
+            for r in (0.3, 1.0, 2.0) for by in (0.0 if role == "floor" else r / 5,)
         ],
         "metrics": [metric, {**metric, "task": "confabulation", "metric": "false_claims"}],
         "families": {"emotions": {"natural": end, "steered": end}},
@@ -233,6 +234,12 @@ def test_web_address_of_a_card_is_a_link_that_tells_no_referrer(opened: Page, si
     opened.locator("#metrics summary").first.click()
     opened.locator("#metrics table").first.wait_for()
     assert "1,200" in opened.locator("#metrics").inner_text()
+
+
+def test_text_that_never_changes_has_no_trade_off(opened: Page, site: Path) -> None:
+    opened.goto(address(site, entry_page(make_entry(5, "constant", "floor"))))
+    assert opened.locator("#tradeoff-section").is_hidden()
+    assert opened.locator("#dose svg").count() == 2
 
 
 def test_family_page_draws_natural_and_steered(opened: Page, site: Path) -> None:
