@@ -54,7 +54,7 @@ InjectionLayer = Annotated[
 ]
 Directions = Annotated[
     str | None,
-    typer.Option(help="Directions of your own: .safetensors or .pt, one tensor per concept ([d] or [L, d])."),
+    typer.Option(help="Directions of your own: .safetensors or .pt, one tensor per concept (\\[d] or [L, d])."),
 ]
 Dtype = Annotated[str, typer.Option(help="auto (float32 on a CPU), float32, bfloat16 or float16.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")]

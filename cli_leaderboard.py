@@ -11,6 +11,9 @@ from .terminal import console
 
 RESULTS = Path("leaderboard/results")
 
+#: A forged text spoils hundreds of numbers; the first say which.
+MOST_PROBLEMS = 20
+
 leaderboard_app = typer.Typer(no_args_is_help=True, help="Keep the board's entries, and show them ranked.")
 Results = Annotated[Path, typer.Option("--results", help="The results store: a folder per subject, verbalizer, entry.")]
 Submission = Annotated[Path, typer.Argument(help="A folder that `nlabench submit` wrote.")]
@@ -97,8 +100,10 @@ def _validate(submission: Path, results: Path, pack: str | None = None, *, by_ma
     from .validating import validate as check
 
     found = check(submission, results, load_pack(pack) if pack else None, by_maintainer=by_maintainer)
-    for problem in found.problems:
+    for problem in found.problems[:MOST_PROBLEMS]:
         console.print(str(problem), soft_wrap=True, markup=False)
+    if len(found.problems) > MOST_PROBLEMS:
+        console.print(f"… and {len(found.problems) - MOST_PROBLEMS:,} more", markup=False)
     for flag in found.flags:
         console.print(f"flag: {flag}", soft_wrap=True, markup=False, style="yellow")
     n = len(found.problems)
@@ -122,7 +127,7 @@ def add(
 
     from .benchmark.errors import BadInput
     from .leaderboard.entries import Verification, read_manifest
-    from .leaderboard.results_store import add_entry
+    from .leaderboard.results_store import add_entry, read_store
 
     verified = None
     if verified_by:
@@ -136,7 +141,9 @@ def add(
             evidence=evidence or "Run by the maintainer on a pack that is not published.",
         )  # fmt: skip
     _validate(submission, results, pack, by_maintainer=verified is not None)
-    console.print(f"Added: {add_entry(submission, results, verified)}", soft_wrap=True, markup=False)
+    there = {entry.folder for entry in read_store(results)[0]}
+    place = add_entry(submission, results, verified)
+    console.print(f"{'Already there' if place in there else 'Added'}: {place}", soft_wrap=True, markup=False)
 
 
 @leaderboard_app.command()
@@ -182,6 +189,11 @@ def show(
     if not results.is_dir():
         raise BadInput(f"There is no results store at {results}. Pass --results, or add an entry: it makes one.")
     entries, broken = read_store(results)
+    if broken and not entries:
+        raise BadInput(
+            f"No entry in {results} can be read; the first is {broken[0][0]}: {broken[0][1]} A store holds "
+            "SUBJECT/VERBALIZER/ID; pass its folder as --results."
+        )
     for board in group_boards(entries):
         console.print(show_board(board, sort))
     for folder, reason in broken:
@@ -205,4 +217,9 @@ def build(
 
     if not results.is_dir():
         raise BadInput(f"There is no results store at {results}. Pass --results, or add an entry: it makes one.")
+    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / "compare.html").is_file()):
+        raise BadInput(
+            f"{out} is {'a file' if out.is_file() else 'a folder with other files in it'}; a site needs a folder of "
+            "its own. Give a new one, or that of an earlier build."
+        )
     build_site(results, out, lambda words: console.print(words, soft_wrap=True, markup=False))

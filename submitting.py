@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+from pydantic import ValidationError
 
 from .benchmark.errors import BadInput
 from .benchmark.records import EstimatedMetric, Result, keep_estimates
@@ -133,8 +134,15 @@ def _make_card(
             name=name, version=str(own.get("version") or "1"), authors=tuple(authors) or OUR_AUTHORS,
             description=description or own.get("description", ""), role=own.get("role", "submitted"), **given,
         )  # fmt: skip
-    except ValueError as error:
-        raise BadInput(f"The card of {name!r} cannot be used: {error}") from error
+    except ValidationError as error:
+        wrong = [
+            f"{'.'.join(map(str, part['loc']))} is {str(part['input'])[:80]!r} ({part['msg']})"
+            for part in error.errors()
+        ]
+        raise BadInput(
+            f"The card of {name!r} cannot be used: {'; '.join(wrong)}. A link begins with http:// or https://; correct "
+            "it, and pack again."
+        ) from error
 
 
 def controls_of(record: Result, name: str) -> list[str]:

@@ -75,7 +75,13 @@ def verify(
     if record.provenance.started == found.result.provenance.started:
         raise BadInput(
             f"{run} is the run that the entry {found.id} was made of (started {record.provenance.started}); expected "
-            "another one. Run the verbalizer again."
+            "another one. Run the verbalizer again, with a new $NLABENCH_CACHE."
+        )
+    seconds = record.verbalizers[name].seconds
+    if seconds and seconds == found.result.verbalizers[found.card.name].seconds:
+        raise BadInput(
+            f"{run} wrote no text of {name!r}: they took exactly the {seconds:g} s of the entry's own run, so they "
+            "came from the store. Run the verbalizer again with a new one: NLABENCH_CACHE=$(mktemp -d) nlabench run …"
         )
     equal = _share_of_equal_texts(read_stored(found), read_run(run, [name]), found.card.name, name)
     differences = (*_compare_failures(found, record, name), *_compare_numbers(found, record, name, tolerance))

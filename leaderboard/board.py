@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..benchmark.records import MetricRow
-from ..benchmark.report.shown import ROLES, rounded
+from ..benchmark.report.shown import ROLES
 from ..benchmark.statistics import RankInterval
 from .columns import COLUMNS, Column, find_place, find_row, shown_columns
 from .entries import Entry
@@ -95,12 +95,12 @@ def _entry(
 def _cell(entry: Entry, row: MetricRow, found: RankInterval | None, of: int) -> dict[str, Any]:
     place = find_place(entry, row)
     return {
-        "value": rounded(row.value),
-        "low": rounded(row.low),
-        "high": rounded(row.high),
+        "value": _rounded(row.value),
+        "low": _rounded(row.low),
+        "high": _rounded(row.high),
         "note": "; ".join(part for part in (row.note, f"over {row.versus}" if row.versus else "") if part),
         "censored_at": row.censored_at,
-        "place": place and {name: rounded(getattr(place, name)) for name in ("value", "low", "high")},
+        "place": place and {name: _rounded(getattr(place, name)) for name in ("value", "low", "high")},
         "of": of,
         "best": found.best if found else None,
         "worst": found.worst if found else None,
@@ -108,13 +108,17 @@ def _cell(entry: Entry, row: MetricRow, found: RankInterval | None, of: int) -> 
 
 
 def _pairs(board: Board, columns: Sequence[Column]) -> dict[str, dict[str, list[float | None]]]:
-    """Differences by "id|id" and column. Six decimals: a bound beside 0 must stay on its side of it."""
+    """Differences by "id|id" and column."""
     found: dict[str, dict[str, list[float | None]]] = {}
     for column in columns:
         for (a, b), numbers in compare_all(board, column).items():
-            shown = [None if number is None else round(number, 6) for number in numbers]
-            found.setdefault(f"{a}|{b}", {})[column.name] = shown
+            found.setdefault(f"{a}|{b}", {})[column.name] = [_rounded(number) for number in numbers]
     return found
+
+
+def _rounded(number: float | None) -> float | None:
+    """Six decimals: a page that shows two must round the number itself, and a bound beside 0 stays on its side."""
+    return None if number is None else round(number, 6)
 
 
 def _reading_order(entry: Entry) -> tuple[int, str, str, str]:

@@ -35,7 +35,7 @@ class Column:
     @property
     def better(self) -> str | None:
         """Which way is better, or None where neither is by itself."""
-        return None if not self.ranked else "lower" if self.lower_is_better else "higher"
+        return "lower" if self.lower_is_better else "higher" if self.ranked else None
 
 
 #: In this order, on every board. A gap near 0 is no merit by itself: who names nothing has none. So it has no rank. And

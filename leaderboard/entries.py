@@ -189,8 +189,9 @@ def _check_names(folder: Path, wanted: set[str], unwanted: Collection[str] = ())
     extra = sorted(found - {*FILES, MANIFEST, VERIFIED} | strange | found.intersection(unwanted))
     missing = sorted(wanted - found)
     if extra or missing:
+        wrong = [f"{what} {', '.join(names)}" for what, names in (("missing", missing), ("extra", extra)) if names]
         raise BadInput(
-            f"{folder}: missing {', '.join(missing) or 'nothing'}, too many {', '.join(extra) or 'none'}. Expected the "
+            f"{folder}: {'; '.join(wrong)}. Expected the "
             f"plain files {', '.join([*FILES, MANIFEST])} and no others, without {ITEMS} where the pack is private; "
             "pack the run again."
         )

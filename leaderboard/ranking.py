@@ -87,6 +87,8 @@ def rank(board: Board, column: Column) -> dict[str, RankInterval]:
     if not groups:
         return {}
     largest = max(groups, key=len)
+    if len(largest) < 2:
+        return {}  # first of one says nothing
     return dict(zip(largest, rank_estimates(list(largest.values()), column.lower_is_better), strict=True))
 
 

@@ -253,7 +253,7 @@ def test_a_private_number_and_interval_must_be_those_of_its_effects(secret: Path
 def test_items_in_a_private_entry_and_none_in_another_are_refused(secret: Path, packed: Path, tmp_path: Path) -> None:
     both = Path(shutil.copytree(secret, tmp_path / "both"))
     shutil.copyfile(packed / "items.parquet", both / "items.parquet")
-    with pytest.raises(BadInput, match=r"too many items\.parquet"):
+    with pytest.raises(BadInput, match=r"extra items\.parquet"):
         read_entry(both)
     neither = Path(shutil.copytree(packed, tmp_path / "neither"))
     (neither / "items.parquet").unlink()

@@ -64,6 +64,27 @@ def test_a_rerun_that_agrees_verifies_the_entry_and_says_who_when_and_which_run(
     assert len(again.verified.date) == len("2026-02-02")
 
 
+def test_a_rerun_whose_texts_came_from_the_store_is_refused(rerun: Path, tmp_path: Path) -> None:
+    """The store gives the seconds of the run that wrote the texts, to the last digit."""
+
+    def timed(name: str, seconds: float, started: str) -> Path:
+        folder = tmp_path / name
+        shutil.copytree(rerun, folder)
+        record = json.loads((folder / "result.json").read_text())
+        record["verbalizers"]["mine"]["seconds"] = seconds
+        record["provenance"]["started"] = started
+        (folder / "result.json").write_text(json.dumps(record))
+        return folder
+
+    first = submit(timed("first", 12.345678, "2026-01-01T00:00:00+00:00"), tmp_path / "mine", **CARD)
+    entry = add_entry(first, tmp_path / "store")
+    replayed = timed("replayed", 12.345678, "2026-03-03T00:00:00+00:00")
+    with pytest.raises(BadInput, match=r"wrote no text of 'mine'.*12.3457 s.*NLABENCH_CACHE="):
+        verify(entry, replayed, by="M. Aintainer")
+    assert not (entry / "verified.json").exists()
+    assert verify(entry, timed("written", 12.4, "2026-03-03T00:00:00+00:00"), by="M. Aintainer").file is not None
+
+
 def test_a_rerun_that_differs_writes_nothing_and_shows_both_numbers(stored: Entry, worse: Path) -> None:
     found = verify(stored.folder, worse, by="M. Aintainer")
     assert found.file is None

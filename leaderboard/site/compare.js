@@ -61,7 +61,7 @@ function tally(rows) {
   const count = (kind) => kinds.filter(([k]) => k === kind).length;
   const apart = kinds.filter(([, words]) => words.includes("told apart")).length;
   const without = kinds.filter(([, words]) => words.startsWith("no paired")).length;
-  return `of ${rows.length} metrics better on ${count("better")}, worse on ${count("worse")}, cannot be told apart on ${apart}; ${without} have no paired difference`;
+  return `of ${rows.length} metrics better on ${count("better")}, worse on ${count("worse")}, cannot be told apart on ${apart}; ${rows.length - count("better") - count("worse") - apart - without} have no better side, ${without} no paired difference`;
 }
 
 function change(choices) {

@@ -6,6 +6,7 @@ inserts them as text only; a content security policy lets no script run but the 
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -108,6 +109,7 @@ def _write(
             home=home,
             here=name,
             charts=charts,
+            version=importlib.metadata.version("nlabench"),
             n_broken=n_broken,
             policy=policy(scripts),
             scripts=[Markup(script) for script in scripts],

@@ -35,7 +35,10 @@ function axisOf(cells) {
   return [low - room, high + room];
 }
 const numberText = (c, digits = 2) => (isNumber(c.value) ? show(c.value, digits) : isNumber(c.censored_at) ? `> ${strength(c.censored_at)}` : "—");
-const rangeText = (c) => (isNumber(c.low) && isNumber(c.high) ? ` [${show(c.low)}, ${show(c.high)}]` : "");
+/** A bound keeps its sign where it rounds to 0: the sign says on which side of it. */
+const boundText = (x) => (x < 0 && Number(x.toFixed(2)) === 0 ? "−0.00" : show(x));
+const upperText = (c) => (isNumber(c.high) ? boundText(c.high) : isNumber(c.censored_at) ? `> ${strength(c.censored_at)}` : null);
+const rangeText = (c) => (isNumber(c.low) && upperText(c) ? ` [${boundText(c.low)}, ${upperText(c)}]` : "");
 
 /** A value and its interval as a dot and a line on `axis` = [low, high]; null where there is no value. */
 function whisker(c, axis, { zero = false, kind = "" } = {}) {
@@ -49,7 +52,7 @@ function whisker(c, axis, { zero = false, kind = "" } = {}) {
   const svg = make("svg", { viewBox: "0 0 120 14", class: `whisker ${kind}`, "aria-hidden": "true", preserveAspectRatio: "none" });
   svg.append(make("line", { class: "track", x1: 0, x2: 120, y1: 7, y2: 7 }));
   if (zero) svg.append(make("line", { class: "zero", x1: at(0), x2: at(0), y1: 0, y2: 14 }));
-  if (isNumber(c.low) && isNumber(c.high)) svg.append(make("line", { class: "span", x1: at(c.low), x2: at(c.high), y1: 7, y2: 7 }));
+  if (isNumber(c.low) && upperText(c)) svg.append(make("line", { class: "span", x1: at(c.low), x2: isNumber(c.high) ? at(c.high) : 120, y1: 7, y2: 7 }));
   svg.append(make("circle", { cx: at(c.value), cy: 7, r: 3.6 }));
   return svg;
 }

@@ -14,9 +14,10 @@ from nlabench.benchmark.behaviour import NEW_TOKENS
 from nlabench.benchmark.errors import BadInput
 from nlabench.benchmark.footprint import count_parameters
 from nlabench.benchmark.nla.checkpoint import REFERENCE, REFERENCE_FOLDER, base_of_adapter
-from nlabench.benchmark.planning import TOKENS_PER_RECONSTRUCTION, plan_items
+from nlabench.benchmark.planning import TOKENS_PER_RECONSTRUCTION, TOKENS_PER_TEXT, plan_items
 from nlabench.benchmark.runner import RunSettings, set_up
 from nlabench.benchmark.suites import load_suite
+from nlabench.benchmark.task import MeasuringTask, load_tasks
 from transformers import AutoConfig
 
 #: New tokens that an NLA writes about a vector: released ones write a paragraph.
@@ -84,7 +85,7 @@ class Estimate:
         parts = ", ".join(f"{name} {_show(seconds)}" for name, seconds in self.seconds.items())
         lines.append(
             f"time about {_show(sum(self.seconds.values()))} for about {self.items:,} items on {machine.name} "
-            f"({parts}); within a factor of three, and the run says a measured figure before it starts"
+            f"({parts}); within a factor of three on an idle machine, and the run says a measured figure itself"
         )
         return lines
 
@@ -104,12 +105,13 @@ def estimate_run(subject: str, av: str, ar: str | None, suite: str, machine: Mac
     loaded = load_suite(suite)
     answers = loaded.gate_requests * (loaded.n_concepts + loaded.gate_permuted_draws) * len(loaded.gate_strengths)
     by_role = {m.role: m.parameters for m in models}
+    written = TOKENS_PER_TEXT if av == REFERENCE else TOKENS_PER_EXPLANATION
     seconds = {
         "reading": _read(items * 30, by_role["subject"], machine),
         "gate": _write(answers, NEW_TOKENS, by_role["subject"], size, machine),
-        "texts": _write(items, TOKENS_PER_EXPLANATION, by_role["AV"], size, machine),
+        "texts": _write(items, written, by_role["AV"], size, machine),
     }
-    if "AR" in by_role:
+    if "AR" in by_role and any(isinstance(task, MeasuringTask) for task in load_tasks(loaded.tasks)):
         seconds["reconstruction"] = _read(items * TOKENS_PER_RECONSTRUCTION, by_role["AR"], machine)
     return Estimate(models, size, memory, items, seconds)
 

@@ -153,10 +153,10 @@ def make_setup(
     if prompts is not None:
         lists["refusal"] = load_requests(prompts)
     requests = {name: [request.instruction for request in found] for name, found in lists.items()}
-    pairs = {
-        "persona": _trait_states(subject, layers["persona"], load_trait()),
-        "refusal": _refusal_states(subject, layers["refusal"]),
-    }
+    say("persona: answers under kind and unkind system prompts")
+    pairs = {"persona": _trait_states(subject, layers["persona"], load_trait())}
+    say("refusal: which requests are declined")
+    pairs["refusal"] = _refusal_states(subject, layers["refusal"])
     directions = {name: difference_of_means(*pair) for name, pair in pairs.items()}
     return Setup(
         subject=subject,

@@ -85,13 +85,13 @@ def test_other_benchmarks_and_private_packs_have_boards_of_their_own(planted_ent
 def test_a_control_is_shown_without_a_rank(planted_entries: dict[str, Entry]) -> None:
     good = planted_entries["good"]
     ceiling = replace(good, card=good.card.model_copy(update={"role": "ceiling"}))
-    (board,) = build_boards([ceiling, planted_entries["poor"]])
-    shown = {entry["role"]: entry for entry in board["entries"]}
+    (board,) = build_boards([ceiling, planted_entries["poor"], planted_entries["mute"]])
+    shown = {entry["role"]: entry for entry in board["entries"] if entry["name"] != "mute"}
     assert not shown["ceiling"]["eligible"]
     assert shown["ceiling"]["why_not"] == "ceiling"
     assert shown["ceiling"]["cells"]["steered"]["best"] is None
     assert shown["submitted"]["cells"]["steered"]["best"] == 1
-    assert len(board["pairs"]) == 1
+    assert len(board["pairs"]) == 3
 
 
 def test_no_entries_make_no_board() -> None:

@@ -142,16 +142,16 @@ def test_a_changed_file_is_named_with_both_hashes(entry: Path, name: str) -> Non
 
 def test_a_file_folder_or_link_too_many_is_named(entry: Path) -> None:
     (entry / "notes.txt").write_text("")
-    with pytest.raises(BadInput, match=r"too many notes\.txt"):
+    with pytest.raises(BadInput, match=r"extra notes\.txt"):
         read_entry(entry)
     (entry / "notes.txt").unlink()
     (entry / "folder").mkdir()
-    with pytest.raises(BadInput, match="too many folder"):
+    with pytest.raises(BadInput, match="extra folder"):
         read_entry(entry)
     (entry / "folder").rmdir()
     (entry / "card.json").rename(entry.parent / "card.json")
     (entry / "card.json").symlink_to(entry.parent / "card.json")
-    with pytest.raises(BadInput, match=r"too many card\.json"):
+    with pytest.raises(BadInput, match=r"extra card\.json"):
         read_entry(entry)
 
 
