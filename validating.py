@@ -83,7 +83,8 @@ def validate(
 
 
 def _problem(folder: Path, error: BadInput) -> Problem:
-    return Problem(str(folder), str(error), "a submission that can be scored again")
+    said = str(error)
+    return Problem(str(folder) if str(folder) not in said else "", said, "")
 
 
 def read_stored(entry: Entry) -> StoredRun:

@@ -33,13 +33,15 @@ SAME_INTERVAL = 1e-4
 
 @dataclass(frozen=True)
 class Problem:
-    """Why a submission cannot be added. where: file, row and field."""
+    """Why a submission cannot be added. where: file, row and field. expected: empty where `found` says it all."""
 
     where: str
     found: str
     expected: str
 
     def __str__(self) -> str:
+        if not self.expected:
+            return f"{self.where}: {self.found}" if self.where else self.found
         return f"{self.where}: found {self.found}; expected {self.expected}"
 
 
