@@ -436,8 +436,9 @@ def test_other_weights_under_the_same_name_are_refused(any_subject: Subject, tmp
         Worker(1, {}, ())._unpack(packer.references[needs[0]])
 
 
-def test_a_subject_that_was_changed_in_memory_travels_whole(tiny: Callable[[str], Subject]) -> None:
-    subject = tiny("gemma3")
+def test_a_subject_that_was_changed_in_memory_travels_whole(tiny: Any) -> None:
+    # A new one: a model of which transformers has captured hidden states keeps hooks that cannot be pickled.
+    subject: Subject = tiny.__wrapped__("gemma3")
     found, packer, _ = travel(lambda: subject)
     assert len(packer.references["Subject-0"]) > 30_000
     there = found()
