@@ -2,6 +2,10 @@
 
 Whether a direction steers the subject is a property of the direction and of r, not of a verbalizer: every table can
 then be read as *steers x verbalized*.
+
+The *direction* is the unit. Any push in a fixed direction moves the answers to all requests alike toward something, so
+a test over requests takes a push for a meaning: on SmolLM2 a paired t test over requests gave p <= 0.05 to 3% (r 0.05)
+up to 49% (r 2) of permuted directions that it had not seen; the test here gives 3% to 7%.
 """
 
 from __future__ import annotations
@@ -25,7 +29,11 @@ from .store import Payload, array_fingerprint, content_key, merge_arrays
 from .study import Study
 from .subject import Prefix, pad_batch
 
-GATE_VERSION = 1
+#: Bump when a verdict changes. 2: permuted directions are the units, and not requests.
+GATE_VERSION = 2
+
+#: Bump when answers change: old ones in the store are then never used.
+ANSWERS_VERSION = 1
 NEW_TOKENS = 40
 
 #: Mean loss of the answers under the unsteered subject, in nats a token; its own greedy answers have about 0.6.
@@ -49,19 +57,11 @@ def run_gate(study: Study, scorer: Scorer, engine: Engine) -> pd.DataFrame:
     """Steer every concept's direction at every strength of the gate and judge the answers.
 
     Returns one row per concept and r: `score` (mean standardized score of the concept's column over requests),
-    `permuted` (the same column on the permuted arm's answers), `p` (one-sided paired t test over requests), `q`
-    (Benjamini-Hochberg over all rows), `loss`, `distinct_2`, `steers` (passes all three), `example`.
+    `permuted` (the same column on the permuted directions' answers), `p` (see `exceeds`), `q` (Benjamini-Hochberg over
+    all rows), `loss`, `distinct_2`, `steers` (passes all three), `example`.
     """
-    requests = REQUESTS[: study.suite.gate_requests]
-    strengths = study.suite.gate_strengths
-    arms = [(name, study.upstream_directions[name].vector) for name in study.pack.names]
-    arms += [(f"permuted {i}", study.permuted_upstream[i]) for i in range(study.suite.gate_permuted_draws)]
-    plan = [(name, r, vector) for name, vector in arms for r in strengths]
-    plan.append(("unsteered", 0.0, torch.zeros(study.subject.d_model)))
-    shifts = torch.stack([vector * (r * study.readings.upstream_norm) for _, r, vector in plan])
-    prefix = _chat_prefix(study, requests)
-    chunks = [_plan_answers(study, request, shifts, prefix) for request in requests]
-    payloads = engine.run("behaviour gate (answers)", chunks)
+    plan = _plan_shifts(study)
+    payloads = engine.run("behaviour gate (answers)", plan_gate(study))
     texts = [payload.record["texts"] for payload in payloads]
     losses = np.stack([payload.arrays["loss"] for payload in payloads])  # [n_requests, n_plan]
     columns = [study.pack.names.index(name) if name in study.pack.names else -1 for name, _, _ in plan]
@@ -72,14 +72,14 @@ def run_gate(study: Study, scorer: Scorer, engine: Engine) -> pd.DataFrame:
         if columns[i] < 0:
             continue
         controls = [j for j, (other, s, _) in enumerate(plan) if other.startswith("permuted ") and s == r]
-        own, control = scores[:, i, columns[i]], scores[:, controls, columns[i]].mean(1)
+        own, control = scores[:, i, columns[i]].mean(), scores[:, controls, columns[i]].mean(0)
         rows.append(
             {
                 "concept": name,
                 "r": r,
-                "score": float(own.mean()),
+                "score": float(own),
                 "permuted": float(control.mean()),
-                "p": _paired_p(own, control),
+                "p": exceeds(own, control),
                 "loss": float(np.nanmean(losses[:, i])) if np.isfinite(losses[:, i]).any() else float("nan"),
                 "distinct_2": float(repeated[:, i].mean()),
                 "example": texts[0][i],
@@ -96,6 +96,22 @@ def run_gate(study: Study, scorer: Scorer, engine: Engine) -> pd.DataFrame:
     return table
 
 
+def plan_gate(study: Study) -> list[Chunk]:
+    """The gate's work: a chunk per chat request, answered under every shift."""
+    requests = REQUESTS[: study.suite.gate_requests]
+    shifts = torch.stack([vector * (r * study.readings.upstream_norm) for _, r, vector in _plan_shifts(study)])
+    prefix = _chat_prefix(study, requests)
+    return [_plan_answers(study, request, shifts, prefix) for request in requests]
+
+
+def _plan_shifts(study: Study) -> list[tuple[str, float, Tensor]]:
+    """(whose direction, r, the direction [d_model]): concepts, then permuted ones, and last the unsteered subject."""
+    arms = [(name, study.upstream_directions[name].vector) for name in study.pack.names]
+    arms += [(f"permuted {i}", study.permuted_upstream[i]) for i in range(study.suite.gate_permuted_draws)]
+    plan = [(name, r, vector) for name, vector in arms for r in study.suite.gate_strengths]
+    return [*plan, ("unsteered", 0.0, torch.zeros(study.subject.d_model))]
+
+
 def distinct_2(text: str) -> float:
     """Distinct word pairs over word pairs (Li et al. 2016); 1 for a text of fewer than two words."""
     words = text.lower().split()
@@ -103,11 +119,16 @@ def distinct_2(text: str) -> float:
     return len(set(pairs)) / len(pairs) if pairs else 1.0
 
 
-def _paired_p(own: NDArray[np.float64], control: NDArray[np.float64]) -> float:
-    difference = own - control
-    if np.allclose(difference, difference[0]):  # no variation between requests: the t test is undefined
-        return 0.0 if difference[0] > 0 else 1.0
-    return float(stats.ttest_rel(own, control, alternative="greater").pvalue)
+def exceeds(value: float, draws: NDArray[np.float64]) -> float:
+    """One-sided p that one more draw from the population of `draws` [n] would be at least `value`.
+
+    Student's t with n - 1 degrees of freedom of (value - mean) / (s * sqrt(1 + 1/n)), the prediction of one new
+    observation (Fisher 1935). Where all draws are the same: 0 above them, 1 elsewhere.
+    """
+    spread = draws.std(ddof=1) * np.sqrt(1 + 1 / len(draws))
+    if spread <= 1e-9:  # scores are of order 1: what differs less is the same text, summed in another order
+        return 0.0 if value > draws.mean() + 1e-9 else 1.0
+    return float(stats.t.sf((value - draws.mean()) / spread, len(draws) - 1))
 
 
 def _chat_prefix(study: Study, requests: Sequence[str]) -> Prefix:
@@ -122,7 +143,7 @@ def _chat_prefix(study: Study, requests: Sequence[str]) -> Prefix:
 def _plan_answers(study: Study, request: str, shifts: Tensor, prefix: Prefix) -> Chunk:
     ids = study.subject.chat_ids(request)
     key = content_key(
-        version=GATE_VERSION, subject=study.subject.fingerprint, dtype=str(study.subject.dtype), ids=ids,
+        version=ANSWERS_VERSION, subject=study.subject.fingerprint, dtype=str(study.subject.dtype), ids=ids,
         prefix=len(prefix.ids), layer=study.injection_layer, new_tokens=NEW_TOKENS,
         shifts=array_fingerprint(shifts.numpy()),
     )  # fmt: skip
@@ -146,7 +167,7 @@ def _answer_at_once(study: Study, ids: list[int], prefix: Prefix, shifts: Sequen
     own = ids[len(prefix.ids) :]
 
     def edit(states: Tensor, rows: Tensor, prefill: bool) -> Tensor:
-        return states + moved[rows][:, None]
+        return states + moved[rows][:, None].to(states.device)
 
     answers = decode(
         subject, [own] * len(shifts), max_new_tokens=NEW_TOKENS, prefix=prefix, edits={study.injection_layer: edit}

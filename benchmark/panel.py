@@ -114,13 +114,18 @@ class Panel:
         own = self.items["concept_number"].iloc[rows].to_numpy().astype(np.int64)
         return np.asarray(self.scores[:, rows, own])
 
-    def ranks(self, rows: Rows) -> NDArray[np.float64]:
-        """Each item's rank of its own concept in its row, 1 is best [n_sets, n_rows]; ties take their expected rank."""
+    def reciprocal_ranks(self, rows: Rows) -> NDArray[np.float64]:
+        """1 / the rank of each item's own concept in its row, 1 is best [n_sets, n_rows].
+
+        Ties count what a random order among them is expected to give, so a text that says nothing is at chance. (One
+        over the expected rank is less: the mean of 1/k is not 1 over the mean of k.)
+        """
         own = self.own_scores(rows)[..., None]
         row_scores = self.scores[:, rows]
         above = (row_scores > own).sum(-1)
-        tied = (row_scores == own).sum(-1) - 1
-        return np.asarray(1 + above + tied / 2)
+        tied = (row_scores == own).sum(-1)  # its own among them
+        harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, len(self.concepts) + 1))])
+        return np.asarray((harmonic[above + tied] - harmonic[above]) / tied)
 
     def set_numbers(self, verbalizer: str) -> list[int]:
         """The score sets of one verbalizer, in the scorers' order."""

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .behaviour import FALSE_DISCOVERY_RATE, LEAST_DISTINCT_2, MOST_LOSS, NEW_TOKENS
+from .behaviour import FALSE_DISCOVERY_RATE, GATE_VERSION, LEAST_DISTINCT_2, MOST_LOSS, NEW_TOKENS
 from .extraction import Activations
 from .records import ArmRecord, ConceptRecord, Provenance, ScorerRecord, VerbalizerRecord, finite
 from .roster import PERMUTED, Roster
@@ -212,6 +212,7 @@ def record_provenance(
         seconds=round(time.time() - started, 1),
         arguments=arguments,
         gate={
+            "version": GATE_VERSION,
             "most_loss": MOST_LOSS,
             "least_distinct_2": LEAST_DISTINCT_2,
             "false_discovery_rate": FALSE_DISCOVERY_RATE,

@@ -193,6 +193,8 @@ class Provenance(_Record):
     arguments: dict[str, Any]
     #: The behaviour gate's bounds.
     gate: dict[str, float] = {}
+    #: When and by which version the numbers were made again from the texts, where that was not in the run itself.
+    rescored: str = ""
 
 
 class Result(_Record):

@@ -35,7 +35,7 @@ class Suite(BaseModel):
     gaussian_items: int = Field(ge=0)
     gate_requests: int = Field(ge=2, le=8, description="chat requests of the behaviour gate")
     gate_strengths: tuple[float, ...] = Field(min_length=1)
-    gate_permuted_draws: int = Field(ge=1, le=8)
+    gate_permuted_draws: int = Field(ge=2, le=8, description="permuted directions that a concept's is held against")
     method: Method = "difference_of_means"
     contrast: Contrast = "rest"
     seed: int = Field(default=0, ge=0)
@@ -50,6 +50,7 @@ class Suite(BaseModel):
 
 QUICK = Suite(
     name="quick",
+    version="2",
     n_concepts=16,
     natural_per_concept=4,
     final_per_concept=1,
@@ -63,12 +64,12 @@ QUICK = Suite(
     gaussian_items=12,
     gate_requests=6,
     gate_strengths=(0.1, 0.3, 0.5, 1.0),
-    gate_permuted_draws=2,
+    gate_permuted_draws=8,
 )
 
 STANDARD = Suite(
     name="standard",
-    version="2",
+    version="3",
     tasks=(
         "concept_identification",
         "dose_response",
@@ -94,7 +95,7 @@ STANDARD = Suite(
     gaussian_items=48,
     gate_requests=8,
     gate_strengths=(0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0),
-    gate_permuted_draws=4,
+    gate_permuted_draws=8,
 )
 
 SUITES = {suite.name: suite for suite in (QUICK, STANDARD)}

@@ -76,6 +76,7 @@ def _entry(
         "texts_per_second": record.texts_per_second,
         "seconds": record.seconds,
         "warnings": list(record.warnings),
+        "rescored": entry.result.provenance.rescored,
         "eligible": not why,
         "why_not": why,
         "cells": {

@@ -50,7 +50,7 @@ class _Cell:
 @dataclass(frozen=True)
 class ConceptIdentification:
     name: str = "concept_identification"
-    version: str = "1"
+    version: str = "2"  # 2: ties in a row count their expected reciprocal rank
     question: str = "Is the right concept in the text?"
     asks: str = QUESTION
 
@@ -83,11 +83,10 @@ class ConceptIdentification:
             found["auroc_within_family"] = panel.auroc(cell.rows, allowed=same_family)
         if len(cell.permuted):
             found["auroc_against_permuted"] = panel.against(cell.rows, cell.permuted)
-        ranks = panel.ranks(cell.rows)
         top = panel.scores[:, cell.rows].max(-1, keepdims=True) == panel.scores[:, cell.rows]
         own = panel.items["concept_number"].iloc[cell.rows].to_numpy().astype(int)
         found["top1"] = panel.mean(top[:, np.arange(len(own)), own] / top.sum(-1), cell.rows)
-        found["mrr"] = panel.mean(1 / ranks, cell.rows)
+        found["mrr"] = panel.mean(panel.reciprocal_ranks(cell.rows), cell.rows)
         rows = [row for metric, estimate in found.items() for row in self._rows(panel, metric, estimate, cell.fields())]
         rows += self._places(panel, "place", identified, cell.fields())
         if cell.kind == "function" and (cell.arm == "natural" or cell.level == "matched"):
@@ -185,7 +184,7 @@ class ConceptIdentification:
         fields: dict[str, Any] = {"injection": injection, "level": "matched", "kind": kind, "r": None}
         measures: dict[str, Callable[[Rows], Estimate]] = {
             "auroc": panel.auroc,
-            "mrr": lambda r: panel.mean(1 / panel.ranks(r), r),
+            "mrr": lambda r: panel.mean(panel.reciprocal_ranks(r), r),
         }
         for metric, measure in measures.items():
             by_arm = {"steered": measure(steered), "natural": measure(natural)}

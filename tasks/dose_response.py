@@ -24,7 +24,9 @@ from ..benchmark.verbalizers.asking import QUESTION
 @dataclass(frozen=True)
 class DoseResponse:
     name: str = "dose_response"
-    version: str = "2"  # 2: the interval of monotonicity counts prompts
+    version: str = (
+        "3"  # 2: monotonicity counts prompts; 3: those of the design, whatever is beside
+    )
     question: str = "From which strength does the text change, and how steadily?"
     asks: str = QUESTION
 
@@ -104,7 +106,7 @@ def _nothing(like: Estimate) -> Estimate:
     """AUROC at r = 0: both arms are the neutral item, so it is one half without any spread."""
 
     def fill(array: Any, value: float) -> Any:
-        return None if array is None else np.full_like(array, value)
+        return None if array is None else np.where(np.isnan(array), np.nan, value).astype(array.dtype)
 
     return replace(
         like,

@@ -54,7 +54,7 @@ NO_VERBALIZER = "none"
 @dataclass(frozen=True)
 class OffManifoldDetection:
     name: str = "off_manifold_detection"
-    version: str = "1"
+    version: str = "2"  # 2: the interval of monotonicity hangs on no other verbalizer
     question: str = "Can anything tell a moved activation from an unmoved one?"
     asks: str = QUESTION
 

@@ -36,6 +36,7 @@ from nlabench.benchmark.scoring.base import Standardized, score_unique, standard
 from nlabench.benchmark.stored_run import read_run
 from nlabench.benchmark.subject import Subject, find_blocks, load_subject, wrap_subject
 from nlabench.benchmark.suites import QUICK
+from nlabench.benchmark.task import load_tasks
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 
 if TYPE_CHECKING:
@@ -320,7 +321,7 @@ def nla_tokenizer() -> Callable[[], hf.PreTrainedTokenizerFast]:
 # -- a run on disk whose texts are planted, and a scorer that reads words -------------------------------------------
 
 PLANTED_CONCEPTS, PLANTED_PROMPTS, PLANTED_GRID = 24, 8, (0.1, 1.0)
-PLANTED_TASKS = {"concept_identification": "1", "confabulation": "1"}
+PLANTED_TASKS = {task.name: task.version for task in load_tasks(("concept_identification", "confabulation"))}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -49,7 +49,7 @@ upstream_pairs_per_concept = 1
 gaussian_items = 6
 gate_requests = 2
 gate_strengths = [0.3]
-gate_permuted_draws = 1
+gate_permuted_draws = 2
 """
 
 pytestmark = pytest.mark.slow

@@ -96,7 +96,7 @@ def _estimate(
         )
         by_prompt = jackknife_effects(without_prompt, prompts, n_prompts)
         df_prompt = len(prompts) - 1
-        per_concept_without_prompt = np.broadcast_to(per_concept, (n_prompts, *per_concept.shape)).copy()
+        per_concept_without_prompt = np.full((n_prompts, *per_concept.shape), np.nan)
         per_concept_without_prompt[prompts] = single
         by_cell, df_cell = _cell_effects(comparison, per_concept, per_concept_without_prompt)
     pool = negatives.pool if negatives is not None else clusters.pool

@@ -131,9 +131,10 @@ def monotonicity(strengths: ArrayLike, curve: Estimate) -> Estimate:
     df_prompt = 0
     if curve.crossed_prompts and curve.per_concept_without_prompt is not None:
         without = curve.per_concept_without_prompt[:, defined]
+        present = np.isfinite(without).reshape(len(without), -1).any(axis=1)  # by the design: alike in every set
         without = np.where(np.isfinite(without), without, curve.per_concept[defined])
         change = spearman_with(r, without) - each  # [n_prompts, n_defined, *sets]
-        used = np.flatnonzero((without != curve.per_concept[defined]).reshape(len(without), -1).any(axis=1))
+        used = np.flatnonzero(present)
         by_prompt = jackknife_effects(change[used].mean(axis=1), used, len(without))
         # A rank correlation of one concept jumps when a prompt is left out: nothing to subtract its noise by. Without
         # the cells' part the interval counts that noise twice, which is conservative.
@@ -173,7 +174,8 @@ def area_between(strengths: ArrayLike, upper: Estimate, lower: Estimate) -> Esti
 def spearman_with(strengths: Floats, curves: Floats) -> Floats:
     """Spearman's correlation [...] of `curves` [..., R] with the rising strengths; 0 for a flat curve."""
     x = stats.rankdata(strengths) - (len(strengths) + 1) / 2
-    y = stats.rankdata(curves, axis=-1) - (len(strengths) + 1) / 2
+    # Sums over more sets at once round otherwise: what differs past the twelfth digit is a tie.
+    y = stats.rankdata(np.round(curves, 12), axis=-1) - (len(strengths) + 1) / 2
     spread = np.sqrt((x**2).sum() * (y**2).sum(axis=-1))
     return np.asarray(np.where(spread > 0, (y @ x) / np.where(spread > 0, spread, 1), 0.0))
 

@@ -37,7 +37,7 @@ class Estimate:
     pools: tuple[str, ...] = ()  # the prompt pools that by_prompt runs over
     draws: Floats32 | None = None  # [n_resamples, *sets]; nan where a resample left nothing to compare
     per_concept: Floats | None = None  # [n_concepts, *sets]; nan where a concept's value is undefined
-    per_concept_without_prompt: Floats | None = None  # [n_prompts, n_concepts, *sets]
+    per_concept_without_prompt: Floats | None = None  # [n_prompts, n_concepts, *sets]; nan for an unused prompt
     bounds: tuple[float, float] | None = None  # the metric's range
     scale: Scale = "linear"  # on which its interval is built
 

@@ -112,7 +112,7 @@ def cluster_ratio(
         per_concept[concepts] = evaluate(members)
     if clusters.crossed:
         assert per_concept is not None
-        without_prompt = np.broadcast_to(per_concept, (n_prompts, *per_concept.shape)).copy()
+        without_prompt = np.full((n_prompts, *per_concept.shape), np.nan)
         for prompt in prompts:
             without_prompt[prompt, concepts] = evaluate(members & (cells.prompt != prompt))
     estimate = Estimate(

@@ -539,7 +539,7 @@ mid_strengths = [0.3]
 gaussian_items = 2
 gate_requests = 2
 gate_strengths = [0.3]
-gate_permuted_draws = 1
+gate_permuted_draws = 2
 """
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from nlabench.benchmark.statistics import (
     Clusters,
+    Estimate,
     Negatives,
     area_between,
     benjamini_hochberg,
@@ -425,6 +426,25 @@ def test_a_rising_curve_is_monotone_and_a_flat_one_is_not() -> None:
     falling = stack([macro_auroc(-s, CROSSED) for s in scores])
     gap = paired_difference(rising, monotonicity(strengths, falling))[0]
     assert interval(gap).excludes_zero
+
+
+def test_monotonicity_of_a_set_hangs_on_no_other_set() -> None:
+    """A prompt whose loss changes nothing in this set's curves counts, whether or not it changes another's."""
+    concept = np.repeat(np.arange(6), 2)
+    clusters = Clusters(concept, (concept + np.tile([0, 1], 6)) % 6)
+    steady = np.linspace(0.2, 0.8, 4)[:, None, None] * np.ones((1, 12))
+    steady[2, 0, 0] = 0  # of the steady set, prompts 0 and 1 alone change a curve
+    unsteady = np.random.default_rng(0).random((4, 1, 12))
+
+    def trend(values: Floats) -> Estimate:
+        return monotonicity([0, 0.1, 0.2, 0.3], stack([cluster_mean(v, clusters, n_prompts=8) for v in values]))
+
+    together, alone = trend(np.concatenate([steady, unsteady], axis=1)), trend(steady)
+    for name in ("point", "by_concept", "by_prompt", "by_cell"):
+        np.testing.assert_allclose(getattr(together[0], name), getattr(alone[0], name), atol=1e-12)
+    assert together.df_prompt == alone.df_prompt == 5
+    assert (alone.by_prompt[6:] == 0).all()  # two prompts of the run are not in this arm
+    assert (alone.by_prompt[2:6] != 0).all()
 
 
 def test_area_between_parallel_curves_is_their_distance() -> None:

@@ -18,6 +18,7 @@ from nlabench.leaderboard.ranking import compare
 ENTRY_FIELDS = {
     "id", "slug", "name", "role", "status", "verified", "card", "failed", "n_texts", "texts_per_second", "seconds",
     "warnings", "eligible", "why_not", "cells", "dose", "tradeoff", "metrics", "families", "concepts", "said",
+    "rescored",
 }  # fmt: skip
 
 

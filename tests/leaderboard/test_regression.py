@@ -211,7 +211,7 @@ def test_runs_of_two_benchmarks_are_not_compared_and_what_differs_is_said(run: P
         return tmp_path / "other"
 
     others: dict[str, dict[str, Any]] = {
-        "suite: planted, version 1 in the baseline, planted, version 2": {"suite": {**suite, "version": "2"}},
+        "suite: planted, version 2 in the baseline, planted, version 3": {"suite": {**suite, "version": "3"}},
         "strengths of the suite": {"suite": {**suite, "strengths": [0.1, 0.2]}},
         r"subject: planted \(0\) in the baseline, another \(1\) in the candidate": {
             "subject": "another",
@@ -219,7 +219,7 @@ def test_runs_of_two_benchmarks_are_not_compared_and_what_differs_is_said(run: P
         },
         "layer: 2 in the baseline, 3 in the candidate": {"layer": 3},
         r"pack: planted \(.*\) in the baseline, planted \(private\)": {"pack_fingerprint": "private"},
-        "version of confabulation: 1 in the baseline, None": {"tasks": {"concept_identification": "1"}},
+        "version of confabulation: 1 in the baseline, None": {"tasks": {"concept_identification": "2"}},
     }
     for said, provenance in others.items():
         with pytest.raises(nlabench.BadInput, match=f"not of one benchmark.*{said}"):
