@@ -55,6 +55,9 @@ def why_left(entry: Entry, now: Result) -> str:
     """Why an entry is left as it is; "" where it is rescored."""
     if entry.private or entry.verified:
         return "left as it is: it is " + ("of a private pack" if entry.private else "verified, which new numbers undo")
+    board, its = (_board_of(result) for result in (now, entry.result))
+    if its != board:
+        return f"left as it is: it is of another board ({', '.join(its)}; the run: {', '.join(board)})"
     mine = take_over(entry.result, now)
     try:
         check_comparable(mine, now)
@@ -63,6 +66,11 @@ def why_left(entry: Entry, now: Result) -> str:
     old, new = (found.provenance for found in (entry.result, mine))
     same = (old.tasks, old.suite, old.gate) == (new.tasks, new.suite, new.gate)
     return "left as it is: its numbers are of the installed versions" if same else ""
+
+
+def _board_of(result: Result) -> tuple[str, str, str]:
+    made = result.provenance
+    return made.subject, f"suite {made.suite['name']}", f"pack {made.pack}"
 
 
 def take_over(result: Result, now: Result) -> Result:
