@@ -86,26 +86,38 @@ class Panel:
         item whose control was excluded as an outlier is left out. same: what an item shares with its controls.
         """
         at = self.items.groupby(list(same), sort=False, dropna=False).ngroup().to_numpy()
-        rows = rows[np.isin(at[rows], at[controls])]
+        rows, controls = rows[np.isin(at[rows], at[controls])], controls[np.argsort(at[controls], kind="stable")]
         own = self.items["concept_number"].iloc[rows].to_numpy().astype(np.int64)
-        values = np.empty((len(self.sets), len(rows)))
-        for i, (row, column) in enumerate(zip(rows, own, strict=True)):
-            mates = controls[at[controls] == at[row]]
-            score, control = self.scores[:, row, column][:, None], self.scores[:, mates, column]
-            values[:, i] = ((score > control) + (score == control) / 2).mean(-1)
-        return self.mean(values, rows)
+        first = np.searchsorted(at[controls], at[rows])
+        n_mates = np.searchsorted(at[controls], at[rows], "right") - first
+        score, won = self.scores[:, rows, own], np.zeros((len(self.sets), len(rows)))
+        for number in range(int(n_mates.max(initial=0))):  # the first control of every item, then the second, …
+            here = np.flatnonzero(n_mates > number)
+            control = self.scores[:, controls[first[here] + number], own[here]]
+            won[:, here] += (score[:, here] > control) + (score[:, here] == control) / 2
+        return self.mean(won / n_mates, rows, draws=True)
 
-    def mean(self, values: NDArray[Any], rows: Rows, bounds: tuple[float, float] | None = (0.0, 1.0)) -> Estimate:
-        """The mean over items of values [n_sets, n_items of rows]."""
+    def mean(
+        self,
+        values: NDArray[Any],
+        rows: Rows,
+        bounds: tuple[float, float] | None = (0.0, 1.0),
+        *,
+        draws: bool = False,
+    ) -> Estimate:
+        """The mean over items of values [n_sets, n_items of rows].
+
+        draws: of the bootstrap, for what has no leave-one-out form (r50). Intervals do not read them.
+        """
         return cluster_mean(
-            values, self.clusters(rows), self.weights, bounds=bounds,
+            values, self.clusters(rows), self.weights if draws else None, bounds=bounds,
             n_concepts=len(self.concepts), n_prompts=self.weights.prompt.shape[1],
         )  # fmt: skip
 
     def ratio(self, numerators: NDArray[Any], denominators: NDArray[Any], rows: Rows) -> Estimate:
         """Sum of numerators / sum of denominators, each [n_sets, n_items of rows] or [n_items]: one set."""
         return cluster_ratio(
-            numerators, denominators, self.clusters(rows), self.weights,
+            numerators, denominators, self.clusters(rows),
             n_concepts=len(self.concepts), n_prompts=self.weights.prompt.shape[1],
         )  # fmt: skip
 

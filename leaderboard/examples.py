@@ -24,7 +24,8 @@ def pick_examples(entry: Entry, items: pd.DataFrame, n: int = 12) -> list[dict[s
     if not {*_COLUMNS, "item_id", "text"} <= set(items):
         return []
     titles = {concept.name: concept.title for concept in entry.result.concepts}
-    own = items[items["verbalizer"] == entry.card.name].drop_duplicates("item_id")
+    columns = [*_COLUMNS, "item_id", "text", *(["question"] if "question" in items else [])]
+    own = items.loc[items["verbalizer"] == entry.card.name, columns].drop_duplicates("item_id")
     if "question" in own:  # an item that was asked several: the one of the general question is first
         own = own.sort_values("question", na_position="first", kind="stable").drop_duplicates("item_id")
     natural = own[own["arm"] == "natural"]
@@ -54,7 +55,6 @@ def _show(natural: dict[Any, Any], steered: dict[Any, Any], titles: dict[str, st
         "concept": concept,
         "title": titles[concept],
         "word": str(steered["word"]),
-        "kind": str(steered["kind"]),
         "natural": _cut(natural["text"]),
         "steered": _cut(steered["text"]),
         "r": round(float(steered["r"]), 4),

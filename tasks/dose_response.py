@@ -24,9 +24,7 @@ from ..benchmark.verbalizers.asking import QUESTION
 @dataclass(frozen=True)
 class DoseResponse:
     name: str = "dose_response"
-    version: str = (
-        "3"  # 2: monotonicity counts prompts; 3: those of the design, whatever is beside
-    )
+    version: str = "3"  # 2: monotonicity counts prompts; 3: those of the design, whatever is beside
     question: str = "From which strength does the text change, and how steadily?"
     asks: str = QUESTION
 

@@ -74,17 +74,21 @@ def pick_examples(result: Result, items: pd.DataFrame) -> dict[str, Any]:
     """The page's examples: `texts`, `items`, `said` by verbalizer, `pairs` and `series` (see the fields below)."""
     if items.empty:
         return {"texts": [], "cut": {}, "items": [], "said": {}, "pairs": [], "series": [], "n_pairs": 0, "n_series": 0}
-    ranked = _rank_right_concept(result, _select_texts(items, result.headline_scorer))
-    said = _what_they_said(ranked)
-    shelf = _Shelf({name: said[name] for name in in_reading_order(result.verbalizers) if name in said})
-    labels = ranked.drop_duplicates("item_id").reset_index(drop=True)
+    chosen = _select_texts(items, result.headline_scorer)
+    labels = chosen.drop_duplicates("item_id").reset_index(drop=True)
     all_pairs, all_series = list(_pairs(labels)), list(_series(labels))
+    some_pairs, some_series = _sampled(all_pairs)[:MOST_PAIRS], _sampled(all_series)[:MOST_SERIES]
+    # Of a large run few items can be on the page: no other one's texts and scores are looked at.
+    wanted = {item for unit in (*some_pairs, *some_series) for item in unit}
+    labels = labels[labels["item_id"].isin(wanted)]
+    said = _what_they_said(_rank_right_concept(result, chosen[chosen["item_id"].isin(wanted)]))
+    shelf = _Shelf({name: said[name] for name in in_reading_order(result.verbalizers) if name in said})
     pairs, series = [], []
-    for pair in _sampled(all_pairs)[:MOST_PAIRS]:
+    for pair in some_pairs:
         if shelf.characters > PAIR_CHARACTERS:
             break
         pairs.append([shelf.place(item) if item else None for item in pair[:3]])
-    for line in _sampled(all_series)[:MOST_SERIES]:
+    for line in some_series:
         if shelf.characters > ALL_CHARACTERS:
             break
         series.append([shelf.place(item) for item in line])

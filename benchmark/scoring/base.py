@@ -26,6 +26,9 @@ DEFAULT_SCORERS = ("embedding", "classifier", "independent")
 
 DIGITS = 5
 
+#: Distinct texts that are scored at a time: as many as embeddings are remembered of, so that scorers share them.
+TEXTS_AT_A_TIME = 50_000
+
 
 @runtime_checkable
 class Scorer(Protocol):
@@ -109,9 +112,18 @@ def score_unique(scorers: Sequence[Scorer], texts: Sequence[str]) -> NDArray[Any
     """Score texts with every scorer, each distinct text once. Returns [n_scorers, n_texts, n_concepts], float64.
 
     Scores are rounded to DIGITS: an embedder in float32 differs in the seventh with the texts that share its batch, and
-    what shares a batch must not decide a rank.
+    what shares a batch must not decide a rank. What scoring takes beside its result is bounded by TEXTS_AT_A_TIME.
     """
-    distinct = list(dict.fromkeys(texts))
-    number = {text: i for i, text in enumerate(distinct)}
-    rows = np.array([number[text] for text in texts])
-    return np.stack([np.round(scorer.score(distinct), DIGITS)[rows] for scorer in scorers])
+    number: dict[str, int] = {}
+    rows = np.array([number.setdefault(text, len(number)) for text in texts], dtype=np.int64)
+    distinct = list(number)
+    parts: list[list[Matrix]] = [[] for _ in scorers]
+    for start in range(0, len(distinct) or 1, TEXTS_AT_A_TIME):
+        some = distinct[start : start + TEXTS_AT_A_TIME]
+        for scorer, found in zip(scorers, parts, strict=True):
+            found.append(np.round(scorer.score(some), DIGITS))
+    table = np.empty((len(scorers), len(rows), parts[0][0].shape[1]))
+    for n, found in enumerate(parts):
+        np.take(found[0] if len(found) == 1 else np.concatenate(found), rows, axis=0, out=table[n])
+        found.clear()
+    return table

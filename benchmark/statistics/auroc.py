@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, overload
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .estimate import Estimate
-from .jackknife import cell_effects, jackknife_effects
+from .jackknife import cell_effects, find_cells, jackknife_effects
 from .means import check_finite, count_units
 from .pairs import NO_PAIRS, Comparison, Negatives, compare, find_sides
 from .resampling import Clusters, Floats, Floats32, Weights
+from .tally import Tally, tally_pairs
 
 # Bounds the working array [resamples, n_cells, n_sets] of a chunk: small enough to stay in a core's cache.
 CHUNK_FLOATS = 1 << 20
@@ -44,9 +43,10 @@ def macro_auroc(
     A pair within one prompt weighs its multiplicity squared: where strata leave hardly any other pairs, draws spread
     more than the estimate does. Intervals do not read them, and `calibrated_draws` rescales them.
 
-    Estimand: the mean over concepts and prompts drawn from their populations. Chunked over resamples; the kernel takes
-    4 * n_sets * n_cells^2 bytes. Raises ValueError for nan, shapes that do not fit, or when no concept has anything to
-    be compared with.
+    Estimand: the mean over concepts and prompts drawn from their populations. Without `weights`, time grows like the
+    scores' size times log n_items, and memory like one column's. Draws are chunked over resamples, but their kernel
+    takes 4 * n_sets * n_cells^2 bytes. Raises ValueError for nan, shapes that do not fit, or when no concept has
+    anything to be compared with.
     """
     table = np.asarray(scores)
     if table.ndim != 3:
@@ -59,46 +59,39 @@ def macro_auroc(
         n_prompts = 1 + int(max(negatives.clusters.prompt.max(), 0 if clusters.nested else clusters.prompt.max()))
     n_concepts, n_prompts = count_units(clusters, weights, n_concepts, n_prompts)
     own, others = find_sides(table, clusters, strata, negatives, weights, n_prompts)
-    comparison = compare(own, others, allowed)
-    return _estimate(comparison, own.clusters, None if others is None else others.clusters, weights, n_prompts)
+    tally = tally_pairs(own, others, allowed, n_prompts)
+    draws = None if weights is None else _draw(compare(own, others, allowed), weights)
+    return _estimate(tally, own.clusters, None if others is None else others.clusters, n_prompts, draws)
 
 
 def _estimate(
-    comparison: Comparison, clusters: Clusters, negatives: Clusters | None, weights: Weights | None, n_prompts: int
+    tally: Tally, clusters: Clusters, negatives: Clusters | None, n_prompts: int, draws: Floats32 | None
 ) -> Estimate:
-    cells, against, n_concepts = comparison.positives, comparison.negatives, comparison.n_concepts
-    ones, others = np.ones((1, len(cells))), np.ones((1, len(against)))
-    every = np.ones((1, n_concepts))
-    per_concept = _evaluate(comparison, ones, others, every, per_concept=True)[1][0]
-    defined = np.flatnonzero(np.isfinite(per_concept[:, 0]))
+    per_concept = tally.all.rates()
+    n_concepts, n_sets = per_concept.shape
+    defined = np.flatnonzero(tally.all.pairs > 0)
     if len(defined) == 0:
         raise ValueError(NO_PAIRS)
     point = per_concept[defined].mean(axis=0)
 
-    concepts = np.unique(cells.concept)
-    keep = (cells.concept != concepts[:, None]).astype(np.float64)
-    keep_concept = (np.arange(n_concepts) != concepts[:, None]).astype(np.float64)
-    # A concept left out keeps weight 1 as a positive: its weight in the macro mean is what is 0.
-    keep_other = keep if negatives is None else np.ones((len(concepts), len(against)))
-    without_concept = _evaluate(comparison, np.ones_like(keep), keep_other, keep_concept)
-    by_concept = jackknife_effects(without_concept, concepts, n_concepts)
+    concepts = np.unique(clusters.concept)
+    # A concept left out keeps its items as positives: its weight in the macro mean is what is 0.
+    left = tally.without_concept().rates()[concepts]
+    left[np.arange(len(concepts)), concepts] = np.nan
+    by_concept = jackknife_effects(_mean_of_defined(left), concepts, n_concepts)
 
-    by_prompt, by_cell = np.zeros((0, comparison.n_sets)), np.zeros((n_concepts, 0, comparison.n_sets))
+    by_prompt, by_cell = np.zeros((0, n_sets)), np.zeros((n_concepts, 0, n_sets))
     per_concept_without_prompt, df_prompt, df_cell = None, 0, 0
     crossed_prompts = clusters.crossed or negatives is not None
     if crossed_prompts:
-        prompts = np.union1d(against.prompt[against.prompt >= 0], cells.prompt[cells.prompt >= 0])
-        keep, keep_other = (
-            (c.prompt != prompts[:, None]).astype(np.float64) if len(c) else c.n_items for c in (cells, against)
-        )
-        without_prompt, single = _evaluate(
-            comparison, keep, keep_other, np.ones((len(prompts), n_concepts)), per_concept=True
-        )
-        by_prompt = jackknife_effects(without_prompt, prompts, n_prompts)
+        pools = [c.prompt for c in (clusters, clusters if negatives is None else negatives) if not c.nested]
+        prompts = np.unique(np.concatenate(pools))
+        single = tally.without_prompt().rates()[prompts]
+        by_prompt = jackknife_effects(_mean_of_defined(single), prompts, n_prompts)
         df_prompt = len(prompts) - 1
         per_concept_without_prompt = np.full((n_prompts, *per_concept.shape), np.nan)
         per_concept_without_prompt[prompts] = single
-        by_cell, df_cell = _cell_effects(comparison, per_concept, per_concept_without_prompt)
+        by_cell, df_cell = _cell_effects(tally, clusters, negatives, per_concept, per_concept_without_prompt)
     pool = negatives.pool if negatives is not None else clusters.pool
     return Estimate(
         point=point,
@@ -112,7 +105,7 @@ def _estimate(
         df_cell=df_cell,
         crossed_prompts=crossed_prompts,
         pools=(pool,) if crossed_prompts else (),
-        draws=None if weights is None else _draw(comparison, weights),
+        draws=draws,
         per_concept=per_concept,
         per_concept_without_prompt=per_concept_without_prompt,
         bounds=(0.0, 1.0),
@@ -120,19 +113,31 @@ def _estimate(
     )
 
 
-def _cell_effects(comparison: Comparison, per_concept: Floats, without_prompt: Floats) -> tuple[Floats, int]:
+def _mean_of_defined(values: Floats) -> Floats:
+    """The mean over the concepts [n_rows, n_concepts, n_sets] that have a value; nan where none has."""
+    known = np.isfinite(values)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(known, values, 0).sum(axis=1) / known.sum(axis=1))
+
+
+def _cell_effects(
+    tally: Tally, clusters: Clusters, negatives: Clusters | None, per_concept: Floats, without_prompt: Floats
+) -> tuple[Floats, int]:
     """Effects of (concept, prompt) cells, from each concept's AUROC without each prompt.
 
     The cell (c, p) is what column c does at prompt p, in positives *and* negatives: where a prompt shifts column c,
     both move and it cancels. Leaving out the positives alone would count that shift as noise and subtract too much.
     """
-    cells, against, n_concepts = comparison.positives, comparison.negatives, comparison.n_concepts
-    if cells.prompt[0] >= 0:
+    n_concepts = len(per_concept)
+    if not clusters.nested:
+        cells = find_cells(clusters)
         concept, prompt = cells.concept, cells.prompt
-        weight = comparison.members @ comparison.opponents.sum(axis=0) / cells.n_items
+        weight = tally.of_prompt.pairs[prompt, concept] / cells.n_items
     else:  # nested texts against concept-free items: every column meets every prompt
-        concept, prompt = (a.ravel() for a in np.meshgrid(cells.concept, against.prompt, indexing="ij"))
-        weight = (comparison.members @ comparison.opponents.T / against.n_items).ravel()
+        assert negatives is not None
+        met = find_cells(negatives)
+        concept, prompt = (a.ravel() for a in np.meshgrid(np.unique(clusters.concept), met.prompt, indexing="ij"))
+        weight = (tally.against_prompt.pairs[met.prompt].T / met.n_items)[np.unique(clusters.concept)].ravel()
     known = np.isfinite(without_prompt[prompt, concept]).all(axis=1) & (weight > 0)
     concept, prompt, weight = concept[known], prompt[known], weight[known]
     # A cell's weight is how many negatives an item of it meets: without strata, the same in each of a concept's cells.
@@ -155,45 +160,25 @@ def _draw(comparison: Comparison, weights: Weights) -> Floats32:
     return _evaluate(comparison, own, other, weights.concept)
 
 
-@overload
-def _evaluate(
-    comparison: Comparison,
-    own: NDArray[Any],
-    other: NDArray[Any],
-    concept: NDArray[Any],
-    per_concept: Literal[False] = False,
-) -> NDArray[Any]: ...
-@overload
-def _evaluate(
-    comparison: Comparison, own: NDArray[Any], other: NDArray[Any], concept: NDArray[Any], per_concept: Literal[True]
-) -> tuple[NDArray[Any], NDArray[Any]]: ...
-def _evaluate(
-    comparison: Comparison, own: NDArray[Any], other: NDArray[Any], concept: NDArray[Any], per_concept: bool = False
-) -> NDArray[Any] | tuple[NDArray[Any], NDArray[Any]]:
+def _evaluate(comparison: Comparison, own: Floats32, other: Floats32, concept: Floats32) -> Floats32:
     """Macro AUROC [n_rows, n_sets] under weights of positive cells, negative cells and concepts, one row each.
 
-    Computes in the dtype of `concept`. With `per_concept`, also A_c [n_rows, n_concepts, n_sets]. nan where no concept
-    is left to average over.
+    nan where no concept is left to average over.
     """
     cells, n_sets, dtype = comparison.positives, comparison.n_sets, concept.dtype
     n_rows, n_cells = own.shape
     members, opponents = comparison.members.astype(dtype), comparison.opponents.astype(dtype)
     of_concept = (comparison.group_concept[:, None] == np.arange(comparison.n_concepts)).astype(dtype)
-    firsts = np.flatnonzero(np.diff(cells.concept, prepend=-1))
     macro = np.empty((n_rows, n_sets), dtype=dtype)
-    single = np.full((n_rows, comparison.n_concepts, n_sets), np.nan, dtype=dtype) if per_concept else None
     step = max(1, CHUNK_FLOATS // (n_cells * n_sets))
     for start in range(0, n_rows, step):
         rows = slice(start, start + step)
         # [rows, n_concepts], the denominators of A_c
         pairs = ((own[rows] @ members) * (other[rows] @ opponents)) @ of_concept
-        wins = (other[rows].astype(np.float32) @ comparison.wins).reshape(-1, n_cells, n_sets)
+        wins = (other[rows] @ comparison.wins).reshape(-1, n_cells, n_sets)
         with np.errstate(invalid="ignore", divide="ignore"):
             mass = np.where(pairs > 0, concept[rows], 0)
             shares = np.where(pairs > 0, mass / pairs, 0) / mass.sum(axis=1, keepdims=True)
             each = own[rows] * shares[:, cells.concept]
-            macro[rows] = np.matmul(each[:, None, :], wins.astype(dtype, copy=False))[:, 0]
-            if single is not None:
-                won = np.add.reduceat(own[rows][:, :, None] * wins, firsts, axis=1)
-                single[rows, cells.concept[firsts]] = won / pairs[:, cells.concept[firsts], None]
-    return macro if single is None else (macro, single)
+            macro[rows] = np.matmul(each[:, None, :], wins)[:, 0]
+    return macro

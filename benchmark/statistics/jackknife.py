@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 
 from .resampling import Clusters, Floats, Ints
 
@@ -28,9 +30,23 @@ class Cells:
 
 def find_cells(clusters: Clusters) -> Cells:
     prompt = np.full_like(clusters.prompt, -1) if clusters.nested else clusters.prompt
-    unique, of_item = np.unique(np.stack([clusters.concept, prompt]), axis=1, return_inverse=True)
-    of_item = of_item.reshape(-1)
-    return Cells(unique[0], unique[1], of_item, np.bincount(of_item).astype(np.float64))
+    n_prompts = int(prompt.max()) + 2  # -1 is one of them; one number per cell sorts faster than two
+    unique, of_item, n_items = np.unique(
+        (clusters.concept + 1) * n_prompts + prompt + 1, return_inverse=True, return_counts=True
+    )
+    return Cells(unique // n_prompts - 1, unique % n_prompts - 1, of_item, n_items.astype(np.float64))
+
+
+def sums_without(parts: Floats, axis: int = 0) -> Floats:
+    """The sum of all the others in the place of each of `parts` along an axis.
+
+    Added up from both ends and not subtracted from the whole: what cancels in the others stays 0.
+    """
+    moved = np.moveaxis(parts, axis, 0)
+    before, after = np.zeros_like(moved), np.zeros_like(moved)
+    np.cumsum(moved[:-1], axis=0, out=before[1:])
+    after[:-1] = np.cumsum(moved[:0:-1], axis=0)[::-1]
+    return np.moveaxis(before + after, 0, axis)
 
 
 def jackknife_effects(left_out: Floats, present: Ints, n_units: int) -> Floats:
@@ -58,15 +74,38 @@ def cell_effects(change: Floats, concept: Ints, prompt: Ints, n_concepts: int, n
     n_cells = len(concept)
     if n_cells == 0:
         return np.zeros((n_concepts, n_prompts, *change.shape[1:])), 0
-    dummies = np.zeros((n_cells, n_concepts + n_prompts))
-    dummies[np.arange(n_cells), concept] = 1
-    dummies[np.arange(n_cells), n_concepts + prompt] = 1
-    left, singular, _ = np.linalg.svd(dummies, full_matrices=False)
-    basis = left[:, singular > 1e-9 * singular[0]]
-    df = n_cells - basis.shape[1]
+    residual, rank = _without_main_effects(change.reshape(n_cells, -1), concept, prompt)
+    df = n_cells - rank
     effects = np.zeros((n_concepts, n_prompts, *change.shape[1:]))
     if df > 0:
-        flat = change.reshape(n_cells, -1)
-        residual = flat - basis @ (basis.T @ flat)
         effects[concept, prompt] = (np.sqrt(n_cells / df) * residual).reshape(change.shape)
     return effects, df
+
+
+def _without_main_effects(values: Floats, concept: Ints, prompt: Ints) -> tuple[Floats, int]:
+    """Values [n_cells, n] less what concepts and prompts explain additively, and how many parameters that took.
+
+    Least squares with the side that has more units eliminated, so that what is solved for is the other's alone.
+    """
+    sides = [np.unique(unit, return_inverse=True)[1] for unit in (concept, prompt)]
+    few, many = sorted(sides, key=lambda unit: int(unit.max()))
+    n_few, n_many = int(few.max()) + 1, int(many.max()) + 1
+    design = csr_array((np.ones(len(few)), (few, many)), shape=(n_few, n_many))
+    of_many = np.bincount(many).astype(np.float64)[:, None]
+    # What remains of the cells of `few` where the means of `many` are taken out, as [n_few, n_few] and [n_few, n].
+    left = np.diag(np.bincount(few).astype(np.float64)) - (design @ (design.T / of_many)).todense()
+    means = _sum_by(values, many, n_many) / of_many
+    effects = np.zeros((n_few, values.shape[1]))
+    # Units without a path of cells between them have no common level: one direction of each part is free.
+    n_parts, part = connected_components(design @ design.T, directed=False)
+    wanted = _sum_by(values, few, n_few) - design @ means
+    for number in range(n_parts):
+        inside = np.flatnonzero(part == number)[1:]  # the first one's effect is 0
+        effects[inside] = np.linalg.solve(left[np.ix_(inside, inside)], wanted[inside])
+    residual = values - effects[few] - (means - (design.T @ effects) / of_many)[many]
+    return residual, n_few + n_many - n_parts
+
+
+def _sum_by(values: Floats, unit: Ints, n_units: int) -> Floats:
+    sums = csr_array((np.ones(len(unit)), (unit, np.arange(len(unit)))), shape=(n_units, len(unit))) @ values
+    return np.asarray(sums)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from .estimate import Estimate
-from .jackknife import cell_effects, find_cells, jackknife_effects
+from .jackknife import Cells, cell_effects, find_cells, jackknife_effects, sums_without
 from .resampling import Clusters, Floats, Weights
+
+#: Bounds the weights [resamples, n_cells] of a chunk of draws.
+CHUNK_FLOATS = 1 << 22
 
 
 def cluster_mean(
@@ -65,9 +67,7 @@ def cluster_ratio(
         raise ValueError(f"{len(table)} sets of numerators and {len(below)} of denominators; expected as many, or one.")
     n_concepts, n_prompts = count_units(clusters, weights, n_concepts, n_prompts)
     cells = find_cells(clusters)
-    sums, sizes = np.zeros((len(cells), len(table))), np.zeros((len(cells), len(below)))
-    np.add.at(sums, cells.of_item, table.T)
-    np.add.at(sizes, cells.of_item, below.T)
+    sums, sizes = _sum_by_cell(table, cells), _sum_by_cell(below, cells)
     total = sizes.sum(axis=0)
     if (total == 0).any():
         raise ValueError(
@@ -75,46 +75,51 @@ def cluster_ratio(
             "Leave out arms in which nothing varies or moves."
         )
 
-    def evaluate(cell_weights: NDArray[Any]) -> Floats:
-        left = cell_weights @ sizes
-        return np.asarray(cell_weights @ sums / np.where(left * total > 0, left, np.nan))
+    def divide(above: Floats, left: Floats) -> Floats:
+        return np.asarray(above / np.where(left * total > 0, left, np.nan))
 
     n_sets = len(table)
     point = sums.sum(axis=0) / total
     by_concept, by_prompt = np.zeros((0, n_sets)), np.zeros((0, n_sets))
     by_cell, df_cell = np.zeros((0, 0, n_sets)), 0
-    concepts, prompts = np.unique(cells.concept), np.unique(cells.prompt)
+    per_concept, without_prompt = None, None
+    concepts, of_concept = np.unique(cells.concept, return_inverse=True)
+    prompts, of_prompt = np.unique(cells.prompt, return_inverse=True)
+    # [n_concepts, n_prompts, *]: a design has few cells that are not there
+    crossing = [np.zeros((len(concepts), len(prompts), part.shape[1])) for part in (sums, sizes)]
+    for whole, part in zip(crossing, (sums, sizes), strict=True):
+        whole[of_concept, of_prompt] = part
     if not clusters.concept_free:
-        by_concept = jackknife_effects(evaluate(cells.concept != concepts[:, None]), concepts, n_concepts)
+        own = [whole.sum(axis=1) for whole in crossing]
+        by_concept = jackknife_effects(divide(*map(sums_without, own)), concepts, n_concepts)
         by_cell = np.zeros((n_concepts, 0, n_sets))
+        per_concept = np.full((n_concepts, n_sets), np.nan)
+        per_concept[concepts] = divide(*own)
     if not clusters.nested:
-        by_prompt = jackknife_effects(evaluate(cells.prompt != prompts[:, None]), prompts, n_prompts)
+        of_prompts = [sums_without(whole.sum(axis=0)) for whole in crossing]
+        by_prompt = jackknife_effects(divide(*of_prompts), prompts, n_prompts)
     if clusters.crossed:
-        without = evaluate(~np.eye(len(cells), dtype=bool)) if len(cells) > 1 else point[None]
+        without = divide(sums_without(sums), sums_without(sizes)) if len(cells) > 1 else point[None]
         # Leaving out a share of a mean moves it by share / (1 - share) of the deviation; its weight in it is share.
         # For a ratio, (without - point) (1 - share) is the influence (num_c - R den_c) / sum(den), but for the sign.
         # Cells weigh their items' mean denominator: 1 / k each in a mean, however many items they hold.
         weight = sizes / cells.n_items[:, None]
         change = (without - point) * (1 - weight / weight.sum(axis=0))
         by_cell, df_cell = cell_effects(change, cells.concept, cells.prompt, n_concepts, n_prompts)
+        without_prompt = np.full((n_prompts, n_concepts, n_sets), np.nan)
+        without_prompt[np.ix_(prompts, concepts)] = divide(*(sums_without(w, axis=1) for w in crossing)).swapaxes(0, 1)
     draws = None
     if weights is not None:
-        cell_weights = np.ones((weights.n_resamples, len(cells)), dtype=np.float32)
-        if not clusters.concept_free:
-            cell_weights *= weights.concept[:, cells.concept]
-        if not clusters.nested:
-            cell_weights *= weights.prompt[:, cells.prompt]
-        draws = evaluate(cell_weights).astype(np.float32)
-    per_concept, without_prompt = None, None
-    if not clusters.concept_free:
-        members = cells.concept == concepts[:, None]
-        per_concept = np.full((n_concepts, n_sets), np.nan)
-        per_concept[concepts] = evaluate(members)
-    if clusters.crossed:
-        assert per_concept is not None
-        without_prompt = np.full((n_prompts, *per_concept.shape), np.nan)
-        for prompt in prompts:
-            without_prompt[prompt, concepts] = evaluate(members & (cells.prompt != prompt))
+        draws = np.empty((weights.n_resamples, n_sets), dtype=np.float32)
+        step = max(1, CHUNK_FLOATS // len(cells))
+        for start in range(0, weights.n_resamples, step):
+            rows = slice(start, start + step)
+            cell_weights = np.ones((len(draws[rows]), len(cells)), dtype=np.float32)
+            if not clusters.concept_free:
+                cell_weights *= weights.concept[rows, cells.concept]
+            if not clusters.nested:
+                cell_weights *= weights.prompt[rows, cells.prompt]
+            draws[rows] = divide(cell_weights @ sums, cell_weights @ sizes)
     estimate = Estimate(
         point=point,
         by_concept=by_concept,
@@ -132,6 +137,11 @@ def cluster_ratio(
         per_concept_without_prompt=without_prompt,
     )
     return estimate[0] if np.ndim(numerators) == 1 else estimate
+
+
+def _sum_by_cell(table: Floats, cells: Cells) -> Floats:
+    """The sums of [n_sets, n_items] over each cell's items [n_cells, n_sets]."""
+    return np.stack([np.bincount(cells.of_item, row, minlength=len(cells)) for row in table], axis=1)
 
 
 def count_units(

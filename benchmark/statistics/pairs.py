@@ -98,18 +98,12 @@ def compare(own: Side, others: Side | None, allowed: ArrayLike | None) -> Compar
     n_sets, _, n_concepts = own.scores.shape
     positives = find_cells(own.clusters)
     if others is None:
+        mask = find_allowed(own, n_concepts, allowed, mutual=True)
         others, against = own, positives
-        mask = np.ones((n_concepts, n_concepts), dtype=bool) if allowed is None else np.asarray(allowed, dtype=bool)
-        if mask.shape != (n_concepts, n_concepts):
-            raise ValueError(
-                f"`allowed` is {list(mask.shape)}; expected [{n_concepts}, {n_concepts}], concept by concept."
-            )
-        mask = (mask & ~np.eye(n_concepts, dtype=bool))[:, against.concept].T  # [n_negative_cells, n_concepts]
     else:
-        if allowed is not None:
-            raise ValueError("`allowed` selects concepts and `negatives` have none. Pass one of the two.")
+        mask = find_allowed(others, n_concepts, allowed, mutual=False)
         against = find_cells(others.clusters)
-        mask = np.ones((len(against), n_concepts), dtype=bool)
+    mask = mask[np.unique(against.of_item, return_index=True)[1]]  # [n_negative_cells, n_concepts]
     groups, of_item = np.unique(np.stack([own.clusters.concept, own.strata]), axis=1, return_inverse=True)
     of_item = of_item.reshape(-1)
     members = np.zeros((len(positives), groups.shape[1]))
@@ -135,6 +129,22 @@ def compare(own: Side, others: Side | None, allowed: ArrayLike | None) -> Compar
     return Comparison(
         positives, against, wins.reshape(len(against), -1), groups[0], members, opponents, n_concepts, n_sets
     )
+
+
+def find_allowed(against: Side, n_concepts: int, allowed: ArrayLike | None, *, mutual: bool) -> NDArray[np.bool_]:
+    """Which items are negatives of which concept, bool [n_items, n_concepts].
+
+    mutual: whether items are each other's negatives, and not concept-free ones. Raises ValueError for an `allowed` that
+    does not fit.
+    """
+    if not mutual:
+        if allowed is not None:
+            raise ValueError("`allowed` selects concepts and `negatives` have none. Pass one of the two.")
+        return np.ones((len(against.strata), n_concepts), dtype=bool)
+    mask = np.ones((n_concepts, n_concepts), dtype=bool) if allowed is None else np.asarray(allowed, dtype=bool)
+    if mask.shape != (n_concepts, n_concepts):
+        raise ValueError(f"`allowed` is {list(mask.shape)}; expected [{n_concepts}, {n_concepts}], concept by concept.")
+    return np.asarray((mask & ~np.eye(n_concepts, dtype=bool))[:, against.clusters.concept].T)
 
 
 def _as_strata(strata: ArrayLike | None, n_items: int) -> Ints:

@@ -52,8 +52,9 @@ class Clusters:
         if self.nested and free.any():
             raise ValueError("Concept-free items cannot be nested in concepts. Pass nested=False.")
         if self.nested:
-            pairs = np.unique(np.stack([self.prompt, self.concept]), axis=1)
-            if len(np.unique(pairs[0])) != pairs.shape[1]:
+            order = np.lexsort((self.concept, self.prompt))
+            text, concept = self.prompt[order], self.concept[order]
+            if ((np.diff(text) == 0) & (np.diff(concept) != 0)).any():
                 raise ValueError(
                     "A text appears under two concepts; nested texts belong to one. "
                     "Number texts across concepts, or pass nested=False for readout prompts."

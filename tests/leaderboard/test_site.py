@@ -96,7 +96,7 @@ def make_board(key: str = "a-subject", *, private: bool = False) -> dict[str, An
 
 
 EXAMPLE = {
-    "concept": "joy", "title": "the joy", "word": "sea", "kind": "function", "natural": EVIL,
+    "concept": "joy", "title": "the joy", "word": "sea", "natural": EVIL,
     "steered": "שלום \u202e evil txt.exe 👩‍🚀 " + "long " * 2000, "r": 0.2,
 }  # fmt: skip
 
