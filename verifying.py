@@ -21,6 +21,12 @@ from .validating import read_stored
 #: another processor's near ties make of it, less than intervals are wide.
 TOLERANCE = 0.02
 
+#: The floor that says the text of the mean direction: it goes by the name of the verbalizer whose text that is.
+AVERAGE = "average-direction"
+
+#: Seconds, kept to a thousandth, under which two runs of a floor take the same time by chance.
+LEAST_TELLING = 0.1
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -77,12 +83,7 @@ def verify(
             f"{run} is the run that the entry {found.id} was made of (started {record.provenance.started}); expected "
             "another one. Run the verbalizer again, with a new $NLABENCH_CACHE."
         )
-    seconds = record.verbalizers[name].seconds
-    if seconds and seconds == found.result.verbalizers[found.card.name].seconds:
-        raise BadInput(
-            f"{run} wrote no text of {name!r}: they took exactly the {seconds:g} s of the entry's own run, so they "
-            "came from the store. Run the verbalizer again with a new one: NLABENCH_CACHE=$(mktemp -d) nlabench run …"
-        )
+    _refuse_replay(found, record, name, run)
     equal = _share_of_equal_texts(read_stored(found), read_run(run, [name]), found.card.name, name)
     differences = (*_compare_failures(found, record, name), *_compare_numbers(found, record, name, tolerance))
     file = None
@@ -96,6 +97,26 @@ def verify(
         )  # fmt: skip
         file = add_verification(found, verified)
     return Rerun(found, differences, equal, file)
+
+
+def _refuse_replay(entry: Entry, record: Result, name: str, run: Path | str) -> None:
+    """Raise BadInput where a timing of the verbalizer, or of the floor made from it, is the entry's to the digit.
+
+    The store gives the seconds of the run that wrote a text. A run of which some texts came from it adds up both, and
+    is told by its floor alone, whose texts are kept apart.
+    """
+    pairs = {name: entry.card.name, f"{AVERAGE}:{name}": f"{AVERAGE}:{entry.card.name}"}
+    for its, mine in pairs.items():
+        if its not in record.verbalizers or mine not in entry.result.verbalizers:
+            continue
+        seconds = record.verbalizers[its].seconds
+        least = 0.0 if its == name else LEAST_TELLING
+        if seconds > least and seconds == entry.result.verbalizers[mine].seconds:
+            raise BadInput(
+                f"{run} wrote no text of {its!r}: they took exactly the {seconds:g} s of the entry's own run, so they "
+                "came from the store. Run the verbalizer again with a new one: NLABENCH_CACHE=$(mktemp -d) nlabench "
+                "run …"
+            )
 
 
 def _share_of_equal_texts(entry: StoredRun, run: StoredRun, name: str, of_run: str) -> float:

@@ -67,7 +67,7 @@ def decode(
         return _decode_by_length(subject, prompts, max_new_tokens, prefix, edits or {}, sampling, stop_text)
     ids, mask = (t.to(subject.device) for t in pad_batch(prompts, left=True))
     blank = Prefix((), (), ()) if prefix is None else prefix
-    cache = blank.cache(len(prompts), room, subject.n_blocks)
+    cache = subject.start_cache(blank, len(prompts), room)
     rows = torch.arange(len(prompts), device=subject.device)  # the rows of the batch that are still being written
     stops = torch.tensor(sorted(subject.stop_ids()), device=subject.device)
     draws = _draw(sampling, max_new_tokens).to(subject.device) if sampling else None

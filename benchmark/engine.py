@@ -66,8 +66,9 @@ class EngineSettings:
     chunk_timeout: float | None = None
 
 
-def open_engine(settings: EngineSettings, store: Store, report: Report, device: str = "auto") -> Engine:
-    """The engine that the settings name. device: what the run's models are on (`auto`, `cpu`, `cuda`, …).
+def open_engine(settings: EngineSettings, store: Store, report: Report, device: str = "auto", gpus: int = 1) -> Engine:
+    """The engine that the settings name. device: what the run's models are on (`auto`, `cpu`, `cuda`, …); gpus: how
+    many one copy of them takes there.
 
     Raises:
         BadInput: no such engine, an option that it does not have, or see `connect_cluster`.
@@ -76,7 +77,7 @@ def open_engine(settings: EngineSettings, store: Store, report: Report, device: 
         from .ray_cluster import connect_cluster  # Ray is an extra, and slow to import
         from .ray_engine import RayEngine
 
-        return RayEngine(store, report, connect_cluster(settings, device), settings.chunk_timeout)
+        return RayEngine(store, report, connect_cluster(settings, device, gpus), settings.chunk_timeout)
     if settings.name != "local":
         raise BadInput(f"There is no engine {settings.name!r}. Choose local (this process) or ray (many processes).")
     given = [name for name in ("ray_address", "workers", "chunk_timeout") if getattr(settings, name) is not None]

@@ -21,6 +21,7 @@ from .concepts import ConceptPack
 from .engine import Report
 from .errors import BadInput
 from .extraction import Activations
+from .looking_ahead import look_ahead
 from .planning import Plan
 from .records import Result
 from .roster import load_roster
@@ -54,7 +55,7 @@ def export_activations(
     """
     bench = set_up(settings, pack=pack, say=say, report=report)
     if show_plan:
-        show_plan(plan_run(bench, []), bench)
+        show_plan(plan_run(bench, None, look_ahead(bench.store, bench.measure)), bench)
     study, activations = bench.measure()
     vectors, ids = _exported(study, activations)
     table = pd.DataFrame(

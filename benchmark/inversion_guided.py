@@ -140,10 +140,10 @@ def _follow_gradient(scanner: Scanner, table: Tensor, prefix: Prefix, embedding:
             subject._capture_block(scanner.layer, captured, leave=True),
             contextlib.suppress(_ReachedLastBlock),
         ):
-            cache = shared.cache(1, 1, subject.n_blocks)
+            cache = subject.start_cache(shared, 1, 1)
             inputs = subject._inputs(ids, torch.ones_like(ids), shared)
             subject.backbone(**inputs, past_key_values=cache, use_cache=True)
-        distance = (captured[scanner.layer][0, 0] - target).norm()
+        distance = (captured[scanner.layer][0, 0].to(target.device) - target).norm()
         (gradient,) = torch.autograd.grad(distance, free)
     stepped: Tensor = embedding - distance.detach() * gradient / gradient.square().sum().clamp(min=1e-30)
     return stepped

@@ -12,7 +12,7 @@ torch too and uses all of it: the same arithmetic in float32, twice as fast ther
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.cache_utils import Cache, DynamicLayer
 
-from .subject import Prefix, Subject
+from .subject import Prefix, Subject, shadow_forward
 
 ATTENTION = "nlabench_shared_prefix"
 
@@ -110,7 +110,9 @@ def pack_linears(subject: Subject, last_block: int, dtype: torch.dtype, batch: i
     Inputs and outputs keep the subject's dtype. Empty where there is nothing to gain: on an accelerator, where float32
     is served well already, or where this build of torch has no oneDNN.
     """
-    linears = [m for block in subject.blocks[: last_block + 1] for m in block.modules() if type(m) is nn.Linear]
+    modules = [m for block in subject.blocks[: last_block + 1] for m in block.modules()]
+    # Weights that accelerate brings from elsewhere when they are needed cannot be laid out beforehand.
+    linears = [m for m in modules if type(m) is nn.Linear and not m.weight.is_meta]
     mkldnn: Any = torch.backends.mkldnn  # oneDNN by its old name
     if subject.device.type == "cpu" and mkldnn.is_available():
         return {linear: _pack(linear, dtype, batch) for linear in linears}
@@ -139,12 +141,6 @@ def _cast(linear: nn.Linear, dtype: torch.dtype) -> Multiply:
 
 @contextlib.contextmanager
 def multiply_by(packed: dict[nn.Linear, Multiply]) -> Iterator[None]:
-    """Inside, these linear maps multiply as packed. An attribute of the instance shadows the method of its class."""
-    linears: Sequence[Any] = list(packed)
-    for linear in linears:
-        linear.forward = packed[linear]
-    try:
+    """Inside, these linear maps multiply as packed."""
+    with shadow_forward(packed):
         yield
-    finally:
-        for linear in linears:
-            del linear.forward

@@ -81,8 +81,9 @@ class Scanner:
         config = self.subject.model.config.get_text_config()
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        nothing = torch.zeros(1, heads, 0, width, device=self.subject.device, dtype=self.subject.dtype)
-        return Prefix((), (nothing,) * (self.layer + 1), (nothing,) * (self.layer + 1))
+        nothing = torch.zeros(1, heads, 0, width, dtype=self.subject.dtype)
+        each = tuple(nothing.to(self.subject.device_of(block)) for block in range(self.layer + 1))
+        return Prefix((), each, each)
 
     @torch.inference_mode()
     def scan(self, prefix: Prefix, targets: Tensor, k: int = 5) -> Nearest:
@@ -132,7 +133,8 @@ class Scanner:
 
     def _forward(self, prefix: Prefix, tokens: Tensor) -> Tensor:
         ids = tokens[:, None]
-        return self.subject.run(ids, torch.ones_like(ids), capture=[self.layer], prefix=prefix)[self.layer][:, 0]
+        streams = self.subject.run(ids, torch.ones_like(ids), capture=[self.layer], prefix=prefix)
+        return streams[self.layer][:, 0].to(self.subject.device)  # where the targets are, and all that is compared
 
     @torch.inference_mode()
     def shares(self, prefix: Prefix) -> bool:

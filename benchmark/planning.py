@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import platform
 import time
 from collections import Counter
@@ -28,13 +30,35 @@ TOKENS_PER_RECONSTRUCTION = 60
 
 
 @dataclass(frozen=True)
+class Stored:
+    """The share of a run's work that the store holds already, 0 to 1.
+
+    written: of the texts that are written token by token, which are the ones that take time.
+    """
+
+    tokens: float = 0.0
+    answers: float = 0.0
+    texts: float = 0.0
+    written: float = 0.0
+
+    @property
+    def takes_time(self) -> bool:
+        """Whether anything is left that takes more than seconds."""
+        return min(self.tokens, self.answers, self.written) < 1
+
+
+@dataclass(frozen=True)
 class Plan:
-    """How much a run makes. Seconds are estimates from rates measured here; `generating` verbalizers decode."""
+    """How much a run makes, and how long what the store does not hold takes, by rates measured here.
+
+    items_by_arm, tokens_read, answers and texts count all of it, whatever the store holds.
+    """
 
     items_by_arm: dict[str, int]
     tokens_read: int
     answers: int
     texts: int
+    stored: Stored
     reading_seconds: float
     gate_seconds: float
     text_seconds: float
@@ -61,21 +85,26 @@ def make_plan(
     n_verbalizers: int,
     n_generating: int,
     *,
+    gated: bool = True,
     reads_prompts: bool = False,
     n_reconstructing: int = 0,
+    stored: Stored = Stored(),
 ) -> Plan:
-    """Count the work of a sketched study and time a sample of it (some seconds, on a machine's first run of a day).
+    """Count the work of a study and, where some is left that takes time, time a sample of it (some seconds).
 
-    n_generating: verbalizers that write token by token about every item. reads_prompts: whether the reader that does so
-    about every distinct prompt is among them too. n_reconstructing: verbalizers whose AR reads every text.
+    gated: whether the behaviour gate is part of it. n_generating: verbalizers that write token by token about every
+    item. reads_prompts: whether the reader that does so about every distinct prompt is among them too.
+    n_reconstructing: verbalizers whose AR reads every text. stored: how much of it the store holds; vectors of texts
+    that are there are taken to be there too.
     """
     specs = plan_items(study, tasks)
     suite = study.suite
     upstream = sum(spec.injection == "upstream" for spec in specs)
     tokens = sum(len(text.ids) for text in study.texts.values()) + upstream * 15
     arms = len(study.pack.names) + suite.gate_permuted_draws
-    answers = suite.gate_requests * (arms * len(suite.gate_strengths) + 1)
-    read_rate, decode_rate = _find_rates(study, engine)
+    answers = suite.gate_requests * (arms * len(suite.gate_strengths) + 1) if gated else 0
+    # Only timed where some of it is left: a rerun starts at once.
+    read_rate, decode_rate = _find_rates(study, engine) if stored.takes_time else (math.inf, math.inf)
     prompts = len({spec.readout for spec in specs}) if reads_prompts else 0
     written = (n_generating * len(specs) + prompts) * TOKENS_PER_TEXT
     return Plan(
@@ -83,17 +112,20 @@ def make_plan(
         tokens_read=tokens,
         answers=answers,
         texts=len(specs) * n_verbalizers,
-        reading_seconds=tokens / read_rate,
-        gate_seconds=answers * NEW_TOKENS * (1 / decode_rate + 1 / read_rate),
-        text_seconds=written / decode_rate,
-        vector_seconds=n_reconstructing * len(specs) * TOKENS_PER_RECONSTRUCTION / read_rate,
+        stored=stored,
+        reading_seconds=(1 - stored.tokens) * tokens / read_rate,
+        gate_seconds=(1 - stored.answers) * answers * NEW_TOKENS * (1 / decode_rate + 1 / read_rate),
+        text_seconds=(1 - stored.written) * written / decode_rate,
+        vector_seconds=(1 - stored.written) * n_reconstructing * len(specs) * TOKENS_PER_RECONSTRUCTION / read_rate,
     )
 
 
 def _find_rates(study: Study, engine: Engine) -> tuple[float, float]:
+    """The rates of this machine, timed once a day for each load that others put on it (in times its cores)."""
+    load = round(os.getloadavg()[0] / (os.cpu_count() or 1)) if hasattr(os, "getloadavg") else 0
     key = content_key(
         **study.reading_key(), layer=study.site.layer, machine=platform.node(), threads=torch.get_num_threads(),
-        day=datetime.now(UTC).date().isoformat(),
+        day=datetime.now(UTC).date().isoformat(), load=load,
     )  # fmt: skip
     (payload,) = engine.run("timing this machine", [Chunk("rates", key, 1, lambda: Payload({}, measure_rates(study)))])
     read_rate, decode_rate = payload.record

@@ -24,7 +24,8 @@ PASSED_ON = (
 
 @dataclass(frozen=True)
 class Cluster:
-    """n_workers processes, each with `cores` cores (its torch takes as many threads) and `gpus` GPUs (0 or 1).
+    """n_workers processes, each with `cores` cores (its torch takes as many threads) and `gpus` GPUs (0 on a CPU, more
+    than 1 where the subject is split).
 
     ours: whether Ray was started or joined here, and is to be left when the work is done.
     """
@@ -35,11 +36,12 @@ class Cluster:
     ours: bool
 
 
-def connect_cluster(settings: EngineSettings, device: str) -> Cluster:
+def connect_cluster(settings: EngineSettings, device: str, gpus: int = 1) -> Cluster:
     """Start a local Ray, or join the one at `ray_address`, and check that it can do the work.
 
-    A worker gets one GPU, where the run's models are on one, and as many cores as torch takes threads here: sums are
-    split among threads, and a run's numbers shall not hang on where it ran.
+    A worker gets as many GPUs as one copy of the run's models takes, all on one node, where they are on GPUs; and as
+    many cores as torch takes threads here: sums are split among threads, and a run's numbers shall not hang on where it
+    ran.
 
     Raises:
         BadInput: Ray is not installed, no cluster answers, it has other versions than this process, or too few GPUs or
@@ -53,7 +55,7 @@ def connect_cluster(settings: EngineSettings, device: str) -> Cluster:
         _join(ray, settings.ray_address)
     try:
         _check_alike(ray)
-        return _size_up(ray, settings.workers, on_gpu, ours)
+        return _size_up(ray, settings.workers, gpus if on_gpu else 0, ours)
     except BaseException:
         if ours:
             ray.shutdown()
@@ -201,20 +203,19 @@ def survey_versions() -> Any:
     return survey
 
 
-def _size_up(ray: Any, asked: int | None, on_gpu: bool, ours: bool) -> Cluster:
+def _size_up(ray: Any, asked: int | None, gpus: int, ours: bool) -> Cluster:
+    """gpus: of each worker."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     n_cores, n_gpus = (int(sum(node.get(name, 0) for node in nodes)) for name in ("CPU", "GPU"))
     threads = torch.get_num_threads()
     where = f"{len(nodes)} node{'s' * (len(nodes) != 1)}, {n_cores} core{'s' * (n_cores != 1)}"
-    if on_gpu:
-        with_gpus = [node for node in nodes if node.get("GPU", 0) >= 1]
-        if n_gpus < (asked or 1):
-            raise BadInput(
-                f"{asked or 1} worker(s) were asked for, one GPU each; the Ray cluster has {n_gpus} ({where}). Pass "
-                f"{f'--workers {n_gpus}' if n_gpus else '--device cpu'}, or add nodes with GPUs."
-            )
-        cores = min([threads, *(int(node.get("CPU", 0) // node["GPU"]) for node in with_gpus)])
-        room = sum(int(min(node["GPU"], node.get("CPU", 0) // max(cores, 1))) for node in with_gpus)
+    if gpus:
+        with_gpus = [node for node in nodes if node.get("GPU", 0) >= gpus]
+        seats = sum(int(node["GPU"] // gpus) for node in with_gpus)
+        if seats < (asked or 1):
+            raise BadInput(_say_too_few_gpus(asked or 1, gpus, seats, n_gpus, where))
+        cores = min([threads, *(int(node.get("CPU", 0) // (node["GPU"] // gpus)) for node in with_gpus)])
+        room = sum(int(min(node["GPU"] // gpus, node.get("CPU", 0) // max(cores, 1))) for node in with_gpus)
     else:
         cores, room = threads, sum(int(node.get("CPU", 0) // threads) for node in nodes)
     if max(room, 0) < (asked or 1) or cores < 1:
@@ -223,4 +224,18 @@ def _size_up(ray: Any, asked: int | None, on_gpu: bool, ours: bool) -> Cluster:
             f"threads as this process); the Ray cluster ({where}) has room for {room}. Pass fewer --workers, set "
             "OMP_NUM_THREADS to a smaller number (texts can then differ where two tokens tie), or add nodes."
         )
-    return Cluster(asked or room, cores, int(on_gpu), ours)
+    return Cluster(asked or room, cores, gpus, ours)
+
+
+def _say_too_few_gpus(asked: int, gpus: int, seats: int, n_gpus: int, where: str) -> str:
+    if gpus == 1:
+        remedy = f"--workers {n_gpus}" if n_gpus else "--device cpu"
+        return (
+            f"{asked} worker(s) were asked for, one GPU each; the Ray cluster has {n_gpus} ({where}). Pass {remedy}, "
+            "or add nodes with GPUs."
+        )
+    remedy = f"Pass --workers {seats}" if seats else "Pass --quantize 4bit or a smaller --dtype, for fewer GPUs each"
+    return (
+        f"{asked} worker(s) were asked for, and the subject takes {gpus} GPUs of one node each; the Ray cluster has "
+        f"{n_gpus} GPUs in all ({where}), which are room for {seats}. {remedy}, or add nodes with {gpus} GPUs or more."
+    )

@@ -19,8 +19,9 @@ from ray.cloudpickle import CloudPickler
 from torch import Tensor, nn
 
 from .errors import BadInput
+from .loading import load_subject
 from .study import Readings, Study
-from .subject import Prefix, Recipe, Subject, load_subject
+from .subject import Prefix, Recipe, Subject
 
 #: An object with a card and one of these is a verbalizer, which may hold anything: a model, what a user closed over.
 _HOLDERS = ("verbalize", "answer", "read", "detect")
@@ -139,8 +140,9 @@ def _restore_cached(function: Callable[..., Any], parameters: dict[str, Any]) ->
 
 def _load_again(recipe: Recipe, name: str, fingerprint: str) -> Subject:
     subject = load_subject(
-        recipe.spec, dtype=recipe.dtype, device=recipe.device, trust_remote_code=recipe.trust_remote_code
-    )
+        recipe.spec, dtype=recipe.dtype, device=recipe.device, trust_remote_code=recipe.trust_remote_code,
+        device_map=recipe.device_map, quantize=recipe.quantize,
+    )  # fmt: skip
     if subject.recipe is None or subject.recipe.fingerprint != recipe.fingerprint:
         raise BadInput(
             f"A worker loaded {recipe.spec!r} and found other weights than the run has (fingerprint "

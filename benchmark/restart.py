@@ -26,7 +26,7 @@ def restart_upstream(
     once = subject.run(tokens, torch.ones_like(tokens), capture=[injection_layer], prefix=prefix)[injection_layer]
     rows = max(1, TOKENS_PER_RESTART // len(ids))
     read = []
-    for batch in torch.split(shifts.to(subject.device, subject.dtype), rows):
+    for batch in torch.split(shifts.to(once), rows):
         # A batch of another size can be multiplied by another kernel and differ in the last bit: every batch of a
         # prompt has the same number of rows, the spare ones thrown away, so a state does not depend on its company.
         padded = torch.cat([batch, batch.new_zeros(rows - len(batch), len(batch[0]))])

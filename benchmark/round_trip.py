@@ -175,7 +175,7 @@ def _run_on(
     last = subject.n_blocks - 1
     # A batch of another size can be multiplied by another kernel and differ in the last bit: every batch is full.
     repeated = tokens.expand(ROWS_PER_BATCH, -1)
-    for batch in torch.split(vectors.to(subject.device, subject.dtype), ROWS_PER_BATCH):
+    for batch in torch.split(vectors.to(states), ROWS_PER_BATCH):
         entered = states.repeat(ROWS_PER_BATCH, 1, 1)
         entered[: len(batch), 0] = batch
         streams = subject.run(

@@ -18,6 +18,8 @@ from .behaviour import run_gate
 from .concepts import ConceptPack, load_pack
 from .engine import Engine, EngineSettings, Report, open_engine
 from .extraction import Activations, make_activations
+from .loading import DEFAULT_SUBJECT, count_gpus, load_subject
+from .looking_ahead import Ahead, look_ahead
 from .planning import Plan, make_plan, plan_items
 from .recording import (
     record_arms,
@@ -36,7 +38,6 @@ from .scoring.base import DEFAULT_SCORERS, load_scorers
 from .scoring.validation import validate_scorer
 from .store import Store, write_atomically
 from .study import Study, complete_study, sketch_study
-from .subject import DEFAULT_SUBJECT, load_subject
 from .suites import Suite, load_suite
 from .task import MeasuringTask, Task, load_tasks
 from .transcript import Transcript, load_evaluator
@@ -61,6 +62,13 @@ class RunSettings:
     trust_remote_code: bool = False
     scorers: tuple[str, ...] = DEFAULT_SCORERS
     evaluator: str | None = None
+    device_map: str | None = None
+    quantize: str | None = None
+
+    def loading(self) -> dict[str, Any]:
+        """How the subject is loaded, as `load_subject` takes it."""
+        names = ("dtype", "device", "trust_remote_code", "device_map", "quantize")
+        return {name: getattr(self, name) for name in names}
 
     def given(self) -> dict[str, Any]:
         """The settings that were given, and not left at their defaults."""
@@ -75,14 +83,20 @@ class Bench:
     suite: Suite
     tasks: list[Task]
     sketch: Study
+    store: Store
     engine: Engine
     started: float
+    report: Report = lambda _: None
 
-    def measure(self) -> tuple[Study, Activations]:
-        """Read the pack, measure directions and matched strengths, and make the items."""
+    def measure(self, engine: Engine | None = None) -> tuple[Study, Activations]:
+        """Read the pack, measure directions and matched strengths, and make the items.
+
+        engine: the bench's by default.
+        """
+        by = engine or self.engine
         file = Path(self.settings.directions) if self.settings.directions else None
-        study = complete_study(self.sketch, self.engine, directions_file=file)
-        return study, make_activations(study, plan_items(study, self.tasks), self.engine)
+        study = complete_study(self.sketch, by, directions_file=file)
+        return study, make_activations(study, plan_items(study, self.tasks), by)
 
 
 def set_up(
@@ -104,17 +118,16 @@ def set_up(
     suite = load_suite(settings.suite)
     tasks = load_tasks(suite.tasks)
     chosen = pack or load_pack(settings.pack)
-    opened = open_engine(engine or EngineSettings(), Store(cache_folder() / "store", say), report, settings.device)
+    store = Store(cache_folder() / "store", say)
+    gpus = count_gpus(settings.subject, **settings.loading(), say=say) if settings.device_map else 1
+    opened = open_engine(engine or EngineSettings(), store, report, settings.device, gpus)
     try:
-        subject = load_subject(
-            settings.subject, dtype=settings.dtype, device=settings.device,
-            trust_remote_code=settings.trust_remote_code, say=say,
-        )  # fmt: skip
+        subject = load_subject(settings.subject, **settings.loading(), say=say)
         sketch = sketch_study(subject, chosen, suite, layer=settings.layer, injection_layer=settings.injection_layer)
     except BaseException:
         opened.close()
         raise
-    return Bench(settings, suite, tasks, sketch, opened, started)
+    return Bench(settings, suite, tasks, sketch, store, opened, started, report)
 
 
 def run(
@@ -142,23 +155,30 @@ def run(
             find_verbalizer(spec)  # a misspelt name costs nothing yet
     bench = set_up(settings or RunSettings(), pack=pack, say=say, report=report, engine=engine)
     with closing(bench.engine):
+        ahead = None
         if show_plan:
-            show_plan(plan_run(bench, verbalizers), bench)
+            ahead = look_ahead(bench.store, bench.measure, lambda study: load_roster(verbalizers, study))
+            show_plan(plan_run(bench, verbalizers, ahead), bench)
         study, activations = bench.measure()
-        return complete_run(bench, study, activations, load_roster(verbalizers, study), Path(out))
+        roster = (ahead and ahead.roster) or load_roster(verbalizers, study)
+        return complete_run(bench, study, activations, roster, Path(out))
 
 
-def plan_run(bench: Bench, verbalizers: Sequence[str | Any]) -> Plan:
-    """What a run will make and how long it will take; those that are not known to be quick count as generating."""
-    names = roster_names(verbalizers, bench.sketch.site, bench.suite.readers)
+def plan_run(bench: Bench, verbalizers: Sequence[str | Any] | None, ahead: Ahead) -> Plan:
+    """What a run will make and how long it will take; those that are not known to be quick count as generating.
+
+    verbalizers: as for `run`; None where activations are made and nothing more. ahead: what the store holds already.
+    """
+    names = [] if verbalizers is None else roster_names(verbalizers, bench.sketch.site, bench.suite.readers)
     generating = sum(not (isinstance(name, str) and (name in QUICK or name == "prompt-reader")) for name in names)
     floors = 2 * sum(not (isinstance(name, str) and name in WITHOUT_FLOORS) for name in names)
     # Before anything is loaded, an NLA shows by its name alone; most have an AR, which then reads what they write.
     nlas = sum(isinstance(name, str) and name.startswith("nla:") for name in names)
     return make_plan(
-        bench.sketch, bench.tasks, bench.engine, len(names) + floors, generating,
-        reads_prompts="prompt-reader" in names,
+        ahead.study or bench.sketch, bench.tasks, bench.engine, len(names) + floors, generating,
+        gated=verbalizers is not None, reads_prompts="prompt-reader" in names,
         n_reconstructing=nlas if any(isinstance(task, MeasuringTask) for task in bench.tasks) else 0,
+        stored=ahead.stored,
     )  # fmt: skip
 
 
@@ -178,7 +198,7 @@ def complete_run(bench: Bench, study: Study, activations: Activations, roster: R
         engine=bench.engine,
         evaluator=evaluator,
     )
-    scored = score_transcript(transcript, bench.tasks, scorers)
+    scored = score_transcript(transcript, bench.tasks, scorers, bench.report)
     outliers = activations.labels[activations.labels["outlier"]]
     result = Result(
         provenance=record_provenance(study, activations, bench.tasks, bench.settings.given(), bench.started, RESAMPLES),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from .engine import Progress, Report
 from .panel import Panel
 from .records import MetricRow
 from .scoring.base import DIGITS, Standardized, score_unique
@@ -38,11 +40,18 @@ class Scored:
     panel: Panel
 
 
-def score_transcript(transcript: Transcript, tasks: Sequence[Task], scorers: Sequence[Standardized]) -> Scored:
-    """Score every text and compute every task's metrics."""
+def score_transcript(
+    transcript: Transcript,
+    tasks: Sequence[Task],
+    scorers: Sequence[Standardized],
+    report: Report = lambda _: None,
+) -> Scored:
+    """Score every text and compute every task's metrics. report: is told of each scorer, and of each task."""
     names = list(transcript.verbalized)
     texts = {name: transcript.texts(name) for name in names}
-    table = score_unique(scorers, [text for name in names for text in texts[name]])
+    flat = [text for name in names for text in texts[name]]
+    steps = _timed([f"scoring with {scorer.name}" for scorer in scorers], report)
+    table = np.concatenate([score_unique([scorer], flat) for scorer, _ in zip(scorers, steps, strict=True)])
     scorer_names = [scorer.name for scorer in scorers]
     scores = {QUESTION: dict(zip(names, np.split(table, len(names), axis=1), strict=True))}
     for question, answers in transcript.answers.items():
@@ -57,7 +66,7 @@ def score_transcript(transcript: Transcript, tasks: Sequence[Task], scorers: Seq
         for task in tasks
         if isinstance(task, MeasuringTask)
     }
-    metrics = score_tasks(tasks, panels, measured, transcript.activations.labels)
+    metrics = score_tasks(tasks, panels, measured, transcript.activations.labels, report)
     agreed = agree_on_texts(scorer_names, texts, scores[QUESTION])
     asks = {task.name: task.asks for task in tasks}
     return Scored(metrics, scorer_names, scores, measured, asks, agreed, panels[QUESTION])
@@ -121,9 +130,14 @@ def assemble_panel(
     items["concept_number"] = items["concept"].map(numbers)
     items["prompt_number"] = items["prompt"].map({**natural, **readout})
     kept = find_kept(labels)
+    # Filled part by part: for a moment, two copies of all scores would be the most that scoring takes.
+    own = [table for name in texts for table in scores[name]]
+    table = np.empty((len(own), len(kept), len(design.concepts)))
+    for number, part in enumerate(own):
+        np.take(part, kept, axis=0, out=table[number])
     return Panel(
         items=items.iloc[kept].reset_index(drop=True),
-        scores=np.concatenate([scores[name] for name in texts])[:, kept],
+        scores=table,
         sets=[(name, scorer) for name in texts for scorer in scorer_names],
         texts={name: [said[i] for i in kept] for name, said in texts.items()},
         roles=design.roles,
@@ -140,16 +154,29 @@ def find_kept(labels: pd.DataFrame) -> NDArray[np.int64]:
 
 
 def score_tasks(
-    tasks: Sequence[Task], panels: Mapping[str, Panel], measured: Mapping[str, Measured], labels: pd.DataFrame
+    tasks: Sequence[Task],
+    panels: Mapping[str, Panel],
+    measured: Mapping[str, Measured],
+    labels: pd.DataFrame,
+    report: Report = lambda _: None,
 ) -> list[MetricRow]:
     """Every task's metrics, each on the panel of its question, with what it measured itself of every item."""
     kept = find_kept(labels)
     metrics = []
-    for task in tasks:
+    for task, _ in zip(tasks, _timed([f"statistics of {task.name}" for task in tasks], report), strict=True):
         panel = panels.get(task.asks, panels[QUESTION])
         own = {name: {c: v[kept] for c, v in columns.items()} for name, columns in measured.get(task.name, {}).items()}
         metrics += task.score(replace(panel, measured=own))
     return metrics
+
+
+def _timed(stages: Sequence[str], report: Report) -> Iterator[None]:
+    """Say of each stage that it begins and, when the next is asked for (`zip` asks once more), how long it took."""
+    for stage in stages:
+        start = time.perf_counter()
+        report(Progress(stage, 0, 1, 0, 0.0))
+        yield
+        report(Progress(stage, 1, 1, 1, time.perf_counter() - start))
 
 
 def round_rows(measured: Measured) -> Measured:
@@ -164,6 +191,10 @@ def agree_on_texts(
     scorer_names: Sequence[str], texts: Mapping[str, Sequence[str]], scores: Mapping[str, NDArray[np.float64]]
 ) -> dict[tuple[str, str], float]:
     """The agreement of each two scorers over the distinct texts of all verbalizers."""
-    flat = [text for said in texts.values() for text in said]
-    distinct = sorted({text: i for i, text in enumerate(flat)}.values())
-    return agreement(scorer_names, np.concatenate([scores[name] for name in texts], axis=1)[:, distinct])
+    flat = (text for said in texts.values() for text in said)
+    distinct = np.array(sorted({text: i for i, text in enumerate(flat)}.values()))
+    parts, start = [], 0
+    for name, said in texts.items():
+        parts.append(scores[name][:, distinct[(distinct >= start) & (distinct < start + len(said))] - start])
+        start += len(said)
+    return agreement(scorer_names, np.concatenate(parts, axis=1))

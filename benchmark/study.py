@@ -152,7 +152,8 @@ def sketch_study(
 ) -> Study:
     """A study before anything is read: its texts, prompts and layers, enough to say which items a run will make.
 
-    Matched strengths are stand-ins (the smallest of the grid); directions and states are absent.
+    Matched strengths are stand-ins (about the smallest of the grid, no two alike, as measured ones are); directions and
+    states are absent.
 
     Raises:
         BadInput: a layer is out of range, or the pack is too small for the suite or cannot be read at function words.
@@ -169,7 +170,7 @@ def sketch_study(
     _check_readable(chosen, texts)
     ends: list[tuple[Injection, PositionKind]] = [("readout", "function"), ("readout", "final")]
     ends += [("upstream", "function")] if suite.upstream_strengths else []
-    some = suite.strengths[0]
+    some = {name: suite.strengths[0] * (1 + number / 1000) for number, name in enumerate(chosen.names)}
     none = torch.empty(0, subject.d_model)
     return Study(
         subject=subject,
@@ -187,7 +188,7 @@ def sketch_study(
         permuted_upstream=none,
         random=none,
         random_upstream=none,
-        matched={end: {name: MatchedEvidence(name, some, math.nan, "") for name in chosen.names} for end in ends},
+        matched={end: {name: MatchedEvidence(name, some[name], math.nan, "") for name in chosen.names} for end in ends},
     )
 
 

@@ -1,7 +1,10 @@
-"""A subject: the causal language model whose residual stream is read, steered and restarted.
+"""A subject: the causal language model whose residual stream is read, steered and restarted. `loading` loads one.
 
 Blocks are found by structure (the one ModuleList as long as the config says), so every decoder family of transformers
 works without a table of names. Nothing past the last block that is asked for ever runs, and a shared prefix runs once.
+
+A subject may be split over several devices (`load_subject(device_map=…)`): what enters is moved to where it is needed,
+and a captured stream stays where its block computed it.
 
 Site convention, everywhere: *site K* is the residual stream after block K, which is `hidden_states[K + 1]` of
 transformers' output (for the very last block transformers reports the stream after the final norm instead; this module
@@ -11,27 +14,16 @@ reads it before the norm).
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-from transformers.cache_utils import Cache, DynamicLayer
-from transformers.utils.hub import cached_file
-from transformers.utils.logging import disable_progress_bar
+from transformers.cache_utils import Cache
 
-from .assets import ASSETS, fetch_asset, file_sha256
 from .errors import BadInput
-from .footprint import check_memory, count_parameters
-
-DEFAULT_SUBJECT = "smollm2-135m-instruct-q4_1"
+from .prefix import Prefix as Prefix  # whoever takes a subject takes its prefixes too
 
 #: Changes the residual stream after a block: (states [b, t, d], rows [b] int64, prefill) -> states [b, t, d].
 #: Block -1 is what enters block 0: the embeddings, scaled where the family scales them. `rows` says which rows of
@@ -43,64 +35,6 @@ class _ReachedLastBlock(Exception):
     """Leaves the model's forward once the last block that is needed has run."""
 
 
-class _PreallocatedLayer(DynamicLayer):
-    """A key-value layer that writes in place: DynamicLayer copies the whole cache at every token."""
-
-    def __init__(self, keys: Tensor | None = None, values: Tensor | None = None, room: int = 0) -> None:
-        DynamicLayer.__init__(self)
-        self._length = 0
-        self._room = room
-        if keys is not None and values is not None:
-            self.lazy_initialization(keys, values)
-            self.update(keys, values)
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        batch, heads, length, width = key_states.shape
-        room = max(self._room, length)
-        self._keys = key_states.new_empty(batch, heads, room, width)
-        self._values = value_states.new_empty(batch, value_states.shape[1], room, value_states.shape[3])
-        self.dtype, self.device, self.is_initialized = key_states.dtype, key_states.device, True
-
-    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        end = self._length + key_states.shape[-2]
-        self._keys[:, :, self._length : end] = key_states
-        self._values[:, :, self._length : end] = value_states
-        self._length = end
-        self.keys, self.values = self._keys[:, :, :end], self._values[:, :, :end]
-        return self.keys, self.values
-
-    def get_seq_length(self) -> int:
-        return self._length
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        if self.is_initialized:
-            self._keys, self._values = self._keys[indices], self._values[indices]
-            self.keys, self.values = self._keys[:, :, : self._length], self._values[:, :, : self._length]
-
-
-@dataclass(frozen=True)
-class Prefix:
-    """Token ids that come first in every row, with their key-value cache, computed once.
-
-    keys, values: per block, [1, n_heads, n_tokens, d_head]; blocks past `last_block` are absent.
-    """
-
-    ids: tuple[int, ...]
-    keys: tuple[Tensor, ...] = field(repr=False)
-    values: tuple[Tensor, ...] = field(repr=False)
-
-    def cache(self, batch: int, room: int, n_blocks: int) -> Cache:
-        """A cache for `batch` rows that starts with this prefix and has room for `room` tokens in all."""
-        layers: list[Any] = [
-            _PreallocatedLayer(k.expand(batch, -1, -1, -1), v.expand(batch, -1, -1, -1), room)
-            for k, v in zip(self.keys, self.values, strict=True)
-        ]
-        layers += [_PreallocatedLayer(room=room) for _ in range(n_blocks - len(layers))]
-        return Cache(layers=layers)
-
-
 @dataclass(frozen=True)
 class Recipe:
     """How `load_subject` was called, for another process that is to load the same; fingerprint: of what it loaded."""
@@ -110,6 +44,8 @@ class Recipe:
     device: str
     trust_remote_code: bool
     fingerprint: str
+    device_map: str | Mapping[str, int | str] | None = None
+    quantize: str | None = None
 
 
 @dataclass
@@ -133,11 +69,25 @@ class Subject:
 
     @property
     def device(self) -> torch.device:
-        return next(self.blocks[0].parameters()).device
+        """Where token ids and masks enter, and logits come out."""
+        return self.device_of(0)
+
+    def device_of(self, block: int) -> torch.device:
+        """Where a block computes, and the stream after it lies."""
+        module = self.blocks[block]
+        # accelerate keeps weights that wait on the CPU or on disk as empty ones, and its hook says where they go.
+        where = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
+        return next(module.parameters()).device if where is None else torch.device(where)
+
+    @property
+    def is_split(self) -> bool:
+        """Whether accelerate has laid the model out over several devices, or has left parts of it elsewhere."""
+        return any(hasattr(block, "_hf_hook") for block in self.blocks)
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(self.blocks[0].parameters()).dtype
+        """Of the residual stream: weights that are quantised are in another."""
+        return next(p.dtype for p in self.blocks[0].parameters() if p.is_floating_point())
 
     def check_layer(self, layer: int) -> int:
         """The layer itself, if the subject has a block of that number.
@@ -206,19 +156,20 @@ class Subject:
         ids: [b, t] int64, padded on either side; mask: [b, t], 1 on real tokens. After a prefix longer than a sliding
         window, pad on the right.
         enter: (j, states [b, t, d]): blocks 0..j are skipped, and `states` is the stream after block j.
-        Returns {block: [b, t, d]}, in the subject's dtype.
+        Returns {block: [b, t, d]}, in the subject's dtype, each on its block's own device (`device_of`).
 
         Raises:
             ValueError: rows are padded on the left after a prefix, and the subject's window would count the padding.
         """
         batch, length = ids.shape
+        ids, mask = ids.to(self.device), mask.to(self.device)
         last = max(capture)
         if prefix and prefix.ids and self.has_window_under(len(prefix.ids) + length) and not bool(mask[:, 0].all()):
             raise ValueError(
                 f"Rows padded on the left after a prefix of {len(prefix.ids)} tokens: the sliding window of "
                 f"{self.name!r} would count the padding. Pad these rows on the right."
             )
-        cache = prefix.cache(batch, len(prefix.ids) + length, self.n_blocks) if prefix else None
+        cache = self.start_cache(prefix, batch, len(prefix.ids) + length) if prefix else None
         captured: dict[int, Tensor] = {}
         with contextlib.ExitStack() as stack:
             if enter is not None:
@@ -244,7 +195,7 @@ class Subject:
         if after is not None and len(after.keys) <= last:
             raise ValueError(f"The prefix to follow has {len(after.keys)} blocks; expected {last + 1}. Make it deeper.")
         first = after or Prefix((), (), ())
-        cache = first.cache(1, len(first.ids) + len(ids), self.n_blocks)
+        cache = self.start_cache(first, 1, len(first.ids) + len(ids))
         tokens = torch.tensor([list(ids)], device=self.device)
         inputs = self._inputs(tokens, torch.ones_like(tokens), first)
         with self._capture_block(last, {}, leave=True), contextlib.suppress(_ReachedLastBlock):
@@ -253,13 +204,19 @@ class Subject:
         keys, values = (tuple(getattr(layer, name) for layer in layers) for name in ("keys", "values"))
         return Prefix((*first.ids, *ids), keys, values)
 
+    def start_cache(self, prefix: Prefix, batch: int, room: int) -> Cache:
+        """A cache for `batch` rows that starts with a prefix and has room for `room` tokens, each block's part where
+        the block is (a prefix that another process made may have been laid out in another way)."""
+        placed = prefix.on([self.device_of(block) for block in range(self.n_blocks)]) if self.is_split else prefix
+        return placed.cache(batch, room, self.n_blocks)
+
     @torch.inference_mode()
     def unembed(self, vectors: Tensor) -> Tensor:
         """Logits of residual vectors through the final norm and the unembedding (every block skipped).
 
-        vectors: [n, d_model]. Returns [n, vocab], in the subject's dtype.
+        vectors: [n, d_model]. Returns [n, vocab], in the subject's dtype, on its `device`.
         """
-        states = vectors.to(self.device, self.dtype)[:, None]
+        states = vectors.to(self.device_of(self.n_blocks - 1), self.dtype)[:, None]
         ids = torch.zeros(len(vectors), 1, dtype=torch.long, device=self.device)
         with self._skip_blocks(self.n_blocks - 1, states):
             logits: Tensor = self.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
@@ -283,17 +240,12 @@ class Subject:
             return hidden
 
         def entered(hidden: Tensor, *_: Any, **__: Any) -> Tensor:
-            return states.to(hidden.dtype)
+            return states.to(self.device_of(last_skipped), hidden.dtype)
 
-        # An attribute of the instance shadows the method of the class; the model's own forward still builds masks
-        # and rotary tables, which is what makes this work for every family.
-        for number in range(last_skipped + 1):
-            self.blocks[number].forward = entered if number == last_skipped else skipped
-        try:
+        # The model's own forward still builds masks and rotary tables, which is what makes this work for every family.
+        instead = {self.blocks[n]: entered if n == last_skipped else skipped for n in range(last_skipped + 1)}
+        with shadow_forward(instead):
             yield
-        finally:
-            for number in range(last_skipped + 1):
-                del self.blocks[number].forward
 
     @contextlib.contextmanager
     def _capture_block(self, block: int, captured: dict[int, Tensor], *, leave: bool) -> Iterator[None]:
@@ -329,6 +281,25 @@ class Subject:
             yield
         finally:
             handle.remove()
+
+
+@contextlib.contextmanager
+def shadow_forward(instead: Mapping[Any, Callable[..., Any]]) -> Iterator[None]:
+    """Inside, modules have another forward: an attribute of the instance, which shadows the method of its class.
+
+    accelerate's hooks are such attributes too: a module that had one has it again afterwards.
+    """
+    before = {module: vars(module).get("forward") for module in instead}
+    for module, forward in instead.items():
+        module.forward = forward
+    try:
+        yield
+    finally:
+        for module, own in before.items():
+            if own is None:
+                del module.forward
+            else:
+                module.forward = own
 
 
 def pad_batch(token_lists: Sequence[Sequence[int]], *, left: bool = False) -> tuple[Tensor, Tensor]:
@@ -385,73 +356,3 @@ def wrap_subject(model: Any, tokenizer: Any, name: str, fingerprint: str) -> Sub
         vocab_size=text_config.vocab_size,
         fingerprint=fingerprint,
     )
-
-
-def load_subject(
-    spec: str = DEFAULT_SUBJECT,
-    *,
-    dtype: str = "auto",
-    device: str = "auto",
-    trust_remote_code: bool = False,
-    say: Callable[[str], None] = lambda _: None,
-) -> Subject:
-    """Load a built-in asset, a local folder or a hub id (`id` or `id@revision`) as a subject.
-
-    dtype "auto" is float32 on a CPU (greedy texts then do not depend on the batch) and the checkpoint's own elsewhere.
-
-    Raises:
-        BadInput: the subject cannot be found or loaded.
-    """
-    where = device if device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
-    precision: Any = dtype if dtype != "auto" else ("float32" if where == "cpu" else "auto")
-    revision: str | None = None
-    if spec in ASSETS:
-        if (role := ASSETS[spec].role) != "subject":
-            kinds = {"embedder": "a sentence embedder", "texts": "a collection of texts", "lexicon": "a lexicon"}
-            raise BadInput(f"{spec!r} is {kinds[role]}, not a language model. Try --subject {DEFAULT_SUBJECT}.")
-        source = str(fetch_asset(spec, say))
-    elif Path(spec).is_dir():
-        source = spec
-    else:
-        source, _, tag = spec.partition("@")
-        revision = tag or None
-        say(f"{spec}: no built-in asset and no folder of that name; looking for it on the model hub")
-    options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    # An unreachable hub is retried with a warning each time; our error says it once.
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    disable_progress_bar()
-    try:
-        config = AutoConfig.from_pretrained(source, **options)
-        if spec not in ASSETS:  # ours are known to be small
-            stored = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
-            chosen = stored if precision == "auto" else getattr(torch, precision, torch.float32)
-            check_memory(spec, count_parameters(config, trust_remote_code=trust_remote_code), chosen, where)
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=precision, **options)
-        model.to(where)
-    except BadInput:
-        raise
-    except (OSError, ValueError, SafetensorError) as error:
-        raise BadInput(
-            f"The subject {spec!r} could not be loaded: {str(error).splitlines()[0][:300]}. Give a built-in asset "
-            f"({', '.join(a.name for a in ASSETS.values() if a.role == 'subject')}), a folder with a transformers "
-            "checkpoint, or a model id of a hub that this machine can reach."
-        ) from error
-    folder, fingerprint = Path(spec).is_dir(), _fingerprint(source, revision, model)
-    subject = wrap_subject(model, tokenizer, Path(spec).name if folder else spec, fingerprint)
-    place = str(Path(spec).resolve()) if folder else spec
-    subject.recipe = Recipe(place, dtype, torch.device(where).type, trust_remote_code, fingerprint)
-    return subject
-
-
-def _fingerprint(source: str, revision: str | None, model: Any) -> str:
-    """What identifies the model: its weights (the files' sha256, or the hub's commit) and its configuration."""
-    config = {k: v for k, v in model.config.to_dict().items() if k not in ("_name_or_path", "transformers_version")}
-    settings = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()[:8]
-    if Path(source).is_dir():
-        files = sorted(p for p in Path(source).iterdir() if p.suffix in (".safetensors", ".bin"))
-        weights = "+".join(file_sha256(path)[:16] for path in files)
-    else:
-        # The hub's cache keeps a snapshot's files in a folder that is named by its commit.
-        weights = f"{source}@{Path(cached_file(source, 'config.json', revision=revision) or '').parent.name}"
-    return f"{weights}/{settings}"

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .records import MetricRow, Result
+from .report.headline import left_out
 
 #: A longer name is put on two lines, at its colon: intervals beside it need the room.
 LONGEST_NAME = 18
@@ -37,9 +38,11 @@ def summarize(result: Result) -> RenderableType:
         folded = name.replace(":", ":\n", 1) if len(name) > LONGEST_NAME else name
         shown = folded + ("" if role == "submitted" else f"\n({role})")
         table.add_row(shown, *_cells(result, name, scorer), style=ROLE_STYLE.get(role, ""))
-    left_out = [c.name for c in result.concepts if c.excluded.get("readout/function")]
-    notes = [f"{len(result.concepts) - len(left_out)} of {len(result.concepts)} concepts are in the headline"]
-    notes[0] += f" (left out: {', '.join(left_out)})." if left_out else "."
+    kept = sum(not concept.excluded.get("readout/function") for concept in result.concepts)
+    reasons = left_out(result, "readout/function")
+    notes = [
+        f"{kept} of {len(result.concepts)} concepts are in the headline{f'; left out: {reasons}' * bool(reasons)}."
+    ]
     notes += [f"{name}: {warning}." for name, v in result.verbalizers.items() for warning in v.warnings]
     lines = [Text(""), *[Text(line, style="dim") for line in notes], Text("")]
     return Group(table, *lines, *[Text(f"- {sentence}") for sentence in result.findings])

@@ -55,20 +55,12 @@ def verbalize_items(
         BadInput: the verbalizer failed on every item, or returned something that is not one text per vector.
     """
     ask, asked = _questions(verbalizer, activations, study)
-    # Items with the same vector (or, for a reader, the same prompt) are one question, asked once.
-    questions = dict(zip(map(_show_question, asked), asked, strict=True))
+    questions = _ask_once(asked)
     parts, shown = list(questions.values()), list(questions)
     fingerprint = verbalizer_fingerprint(verbalizer)
     name = verbalizer.card.name
-    chunks = []
-    for start in range(0, len(parts), ITEMS_PER_CHUNK):
-        part = slice(start, start + ITEMS_PER_CHUNK)
-        key = content_key(
-            version=VERBALIZING_VERSION, verbalizer=fingerprint, site=asdict(study.site), items=shown[part]
-        )
-        work = partial(_verbalize_chunk, name, ask, parts[part])
-        chunks.append(Chunk("texts", key, len(parts[part]), work, _without_errors))
-    payloads = engine.run(f"{name} (texts)", chunks)
+    of = "prompts" if isinstance(verbalizer, TextReader) else "activations"
+    payloads = engine.run(f"{name} (texts of distinct {of})", _plan_chunks(verbalizer, ask, questions, study))
     answers = [_read_record(text) for payload in payloads for text in payload.record]
     seconds = sum(float(payload.arrays["seconds"][0]) for payload in payloads)
     errors = [answer.error for answer in answers if answer.error is not None]
@@ -94,6 +86,33 @@ def verbalize_items(
     by_question = dict(zip(shown, answers, strict=True))
     texts = [by_question[_show_question(question)] for question in asked]
     return Verbalized(texts, seconds, len(parts), again or None, agreed if again else None)
+
+
+def plan_texts(verbalizer: Verbalizer | TextReader, activations: Activations, study: Study) -> list[Chunk]:
+    """The work of `verbalize_items`: distinct questions, in the order in which the items ask them."""
+    ask, asked = _questions(verbalizer, activations, study)
+    return _plan_chunks(verbalizer, ask, _ask_once(asked), study)
+
+
+def _plan_chunks(
+    verbalizer: Verbalizer | TextReader, ask: Ask, questions: Mapping[str, Any], study: Study
+) -> list[Chunk]:
+    parts, shown = list(questions.values()), list(questions)
+    fingerprint = verbalizer_fingerprint(verbalizer)
+    chunks = []
+    for start in range(0, len(parts), ITEMS_PER_CHUNK):
+        part = slice(start, start + ITEMS_PER_CHUNK)
+        key = content_key(
+            version=VERBALIZING_VERSION, verbalizer=fingerprint, site=asdict(study.site), items=shown[part]
+        )
+        work = partial(_verbalize_chunk, verbalizer.card.name, ask, parts[part])
+        chunks.append(Chunk("texts", key, len(parts[part]), work, _without_errors))
+    return chunks
+
+
+def _ask_once(asked: Sequence[Any]) -> dict[str, Any]:
+    """Items with the same vector (or, for a reader, the same prompt) are one question, asked once: by its name."""
+    return dict(zip(map(_show_question, asked), asked, strict=True))
 
 
 def _show_question(question: Any) -> str:

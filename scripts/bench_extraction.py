@@ -13,9 +13,10 @@ from statistics import median
 
 import torch
 from nlabench.benchmark.concepts import load_pack
+from nlabench.benchmark.loading import load_subject
 from nlabench.benchmark.reading import batches_by_length, make_preamble, read_states
 from nlabench.benchmark.study import default_layer
-from nlabench.benchmark.subject import load_subject, pad_batch
+from nlabench.benchmark.subject import pad_batch
 from torch import nn
 
 

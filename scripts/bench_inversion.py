@@ -20,9 +20,9 @@ from collections.abc import Callable
 
 import torch
 from nlabench.benchmark.inversion_scan import Scanner
+from nlabench.benchmark.loading import DEFAULT_SUBJECT, load_subject
 from nlabench.benchmark.steering import add_at_readout, random_directions
 from nlabench.benchmark.study import default_layer
-from nlabench.benchmark.subject import DEFAULT_SUBJECT, load_subject
 from torch import Tensor
 
 TEXT = (

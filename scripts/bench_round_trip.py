@@ -13,11 +13,11 @@ import time
 
 import torch
 from nlabench.benchmark.concepts import load_pack
+from nlabench.benchmark.loading import load_subject
 from nlabench.benchmark.reading import FOLLOWING_TOKENS, make_preamble, tokenize
 from nlabench.benchmark.round_trip import put_back
 from nlabench.benchmark.steering import random_directions
 from nlabench.benchmark.study import default_layer
-from nlabench.benchmark.subject import load_subject
 
 
 def main() -> None:

@@ -13,11 +13,11 @@ import time
 
 import torch
 from nlabench.benchmark.concepts import load_pack
+from nlabench.benchmark.loading import load_subject
 from nlabench.benchmark.reading import make_preamble
 from nlabench.benchmark.restart import restart_upstream
 from nlabench.benchmark.steering import random_directions
 from nlabench.benchmark.study import default_layer
-from nlabench.benchmark.subject import load_subject
 
 STRENGTHS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0)
 

@@ -12,7 +12,7 @@ from statistics import median
 import torch
 from nlabench.benchmark.concepts import load_pack
 from nlabench.benchmark.decoding import decode
-from nlabench.benchmark.subject import load_subject
+from nlabench.benchmark.loading import load_subject
 
 
 def main() -> None:

@@ -21,9 +21,10 @@ from typing import Annotated
 import torch
 import typer
 from nlabench.benchmark.concepts import load_pack
+from nlabench.benchmark.loading import DEFAULT_SUBJECT, load_subject
 from nlabench.benchmark.nla.checkpoint import REFERENCE_FOLDER
 from nlabench.benchmark.store import write_atomically
-from nlabench.benchmark.subject import DEFAULT_SUBJECT, Subject, load_subject
+from nlabench.benchmark.subject import Subject
 from reference_nla.card import plot_curves, write_card
 from reference_nla.contract import write_half
 from reference_nla.documents import leave_out_pack, leave_out_shared, load_documents

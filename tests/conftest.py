@@ -22,6 +22,7 @@ import torch
 import transformers as hf
 import yaml
 from nlabench.benchmark.concepts import NEUTRAL_PURPOSES, PURPOSES, Concept, ConceptPack, Text
+from nlabench.benchmark.loading import load_subject
 from nlabench.benchmark.records import (
     ConceptRecord,
     GateRow,
@@ -34,7 +35,7 @@ from nlabench.benchmark.records import (
 from nlabench.benchmark.rescoring import rescore
 from nlabench.benchmark.scoring.base import Standardized, score_unique, standardize
 from nlabench.benchmark.stored_run import read_run
-from nlabench.benchmark.subject import Subject, find_blocks, load_subject, wrap_subject
+from nlabench.benchmark.subject import Subject, find_blocks, wrap_subject
 from nlabench.benchmark.suites import QUICK
 from nlabench.benchmark.task import load_tasks
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors

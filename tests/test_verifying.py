@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 from nlabench.benchmark.errors import BadInput
+from nlabench.benchmark.records import write_result
+from nlabench.benchmark.rescoring import rescore
+from nlabench.benchmark.stored_run import read_run
 from nlabench.cli import app
 from nlabench.leaderboard.entries import Entry, hash_file, read_entry
 from nlabench.leaderboard.results_store import add_entry
@@ -83,6 +86,33 @@ def test_a_rerun_whose_texts_came_from_the_store_is_refused(rerun: Path, tmp_pat
         verify(entry, replayed, by="M. Aintainer")
     assert not (entry / "verified.json").exists()
     assert verify(entry, timed("written", 12.4, "2026-03-03T00:00:00+00:00"), by="M. Aintainer").file is not None
+
+
+def test_a_rerun_whose_floor_came_from_the_store_took_texts_from_there(
+    write_planted_run: Write, say_planted: Say, tmp_path: Path
+) -> None:
+    """Of a run that wrote some texts anew the seconds differ; the floor's are kept apart."""
+    floor = "average-direction:mine"
+
+    def timed(name: str, seconds: dict[str, float], started: str) -> Path:
+        said = {"mine": say_planted(0.3), floor: ["a sentence"] * len(say_planted(0.3))}
+        folder = write_planted_run(tmp_path / name, said, started=started)
+        record = json.loads((folder / "result.json").read_text())
+        for verbalizer, taken in seconds.items():
+            record["verbalizers"][verbalizer]["seconds"] = taken
+        record["verbalizers"][floor]["card"]["role"] = "floor"
+        (folder / "result.json").write_text(json.dumps(record))
+        write_result(rescore(read_run(folder)), folder / "result.json")
+        return folder
+
+    run = timed("first", {"mine": 12.345, floor: 1.771}, "2026-01-01T00:00:00+00:00")
+    entry = add_entry(submit(run, tmp_path / "mine", verbalizer="mine", **CARD), tmp_path / "store")
+    assert read_entry(entry).result.verbalizers[floor].seconds == 1.771
+    partly = timed("partly", {"mine": 7.1, floor: 1.771}, "2026-03-03T00:00:00+00:00")
+    with pytest.raises(BadInput, match=r"wrote no text of 'average-direction:mine'.* 1\.771 s"):
+        verify(entry, partly, by="M. Aintainer")
+    anew = timed("anew", {"mine": 7.1, floor: 1.802}, "2026-03-03T00:00:00+00:00")
+    assert verify(entry, anew, by="M. Aintainer").file is not None
 
 
 def test_a_rerun_that_differs_writes_nothing_and_shows_both_numbers(stored: Entry, worse: Path) -> None:

@@ -20,7 +20,8 @@ from transformers import AutoTokenizer
 
 from ..assets import ASSETS, file_sha256
 from ..errors import BadInput
-from ..subject import Subject, find_blocks, load_subject, wrap_subject
+from ..loading import load_subject
+from ..subject import Subject, find_blocks, wrap_subject
 from .sidecar import SIDECAR, Sidecar, read_sidecar
 
 VALUE_HEAD = "value_head.safetensors"

@@ -7,7 +7,7 @@ function drawHeadline() {
   const rows = headlineRows();
   const basis = page.headline.basis[state.end];
   byId("headline-basis").textContent = basis.pairs
-    ? `${basis.pairs} pairs of ${basis.concepts} concepts${basis.prompts ? `; steered in ${basis.prompts} neutral prompts` : ""}. Scorer: ${state.scorer}.`
+    ? `${basis.pairs} pairs of ${basis.concepts} concepts${basis.prompts ? `; steered in ${basis.prompts} neutral prompts` : ""}. Scorer: ${state.scorer}.${basis.left_out ? ` Left out: ${basis.left_out}.` : ""}`
     : "This run has no token-matched pairs here.";
   drawHeadlineChart(rows);
   drawHeadlineTable(rows);

@@ -45,7 +45,7 @@ def headline(result: Result) -> dict[str, Any]:
             }
             for end in ends
         },
-        "basis": {end: _basis(paired, end) for end in ends},
+        "basis": {end: _basis(paired, end) | {"left_out": left_out(result, end)} for end in ends},
         "false_claims_r": r,
     }
 
@@ -86,7 +86,16 @@ def _place(rows: list[MetricRow], of: MetricRow | None) -> MetricRow | None:
     return _pick(rows, **at)
 
 
-def _basis(paired: list[MetricRow], end: str) -> dict[str, int]:
+def left_out(result: Result, end: str) -> str:
+    """The concepts that are not in the headline at one end, each with its reason; those of one reason together."""
+    by_reason: dict[str, list[str]] = {}
+    for concept in result.concepts:
+        if reason := concept.excluded.get(end):
+            by_reason.setdefault(reason, []).append(concept.name)
+    return "; ".join(f"{', '.join(names)} ({reason})" for reason, names in by_reason.items())
+
+
+def _basis(paired: list[MetricRow], end: str) -> dict[str, Any]:
     row = first([row for row in paired if f"{row.injection}/{row.kind}" == end])
     return {"pairs": row.n_items, "concepts": row.n_concepts, "prompts": row.n_prompts} if row else {}
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import torch
 from nlabench import ActivationBatch, Site, Verbalization, VerbalizerCard
-from nlabench.benchmark.subject import load_subject
+from nlabench.benchmark.loading import load_subject
 
 N_WORDS = 8
 

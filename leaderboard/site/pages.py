@@ -110,6 +110,7 @@ def _write(
             here=name,
             charts=charts,
             version=importlib.metadata.version("nlabench"),
+            project=project_page(),
             n_broken=n_broken,
             policy=policy(scripts),
             scripts=[Markup(script) for script in scripts],
@@ -119,6 +120,14 @@ def _write(
     )
     write_atomically(out / name, page)
     return out / name
+
+
+def project_page() -> str | None:
+    """The project's address as the installed package states it (`url` or `project_urls` in setup.cfg), or None."""
+    stated = importlib.metadata.metadata("nlabench")
+    labelled = [line.partition(",")[2].strip() for line in stated.get_all("Project-URL") or []]
+    addresses = [*labelled, *(stated.get_all("Home-page") or [])]
+    return next((address for address in addresses if address.startswith(("https://", "http://"))), None)
 
 
 def _environment() -> Environment:

@@ -13,6 +13,7 @@ from nlabench.benchmark.assets import ASSETS, fetch_asset
 from nlabench.benchmark.behaviour import NEW_TOKENS
 from nlabench.benchmark.errors import BadInput
 from nlabench.benchmark.footprint import count_parameters
+from nlabench.benchmark.hub import hub_answers
 from nlabench.benchmark.nla.checkpoint import REFERENCE, REFERENCE_FOLDER, base_of_adapter
 from nlabench.benchmark.planning import TOKENS_PER_RECONSTRUCTION, TOKENS_PER_TEXT, plan_items
 from nlabench.benchmark.runner import RunSettings, set_up
@@ -50,7 +51,7 @@ class Machine:
             # An 80 GB GPU of the last generations in bfloat16; others are told wrongly by their ratio to it.
             return cls(found.name, found.total_memory, 400e12, 2e12)
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
-        return cls("this CPU", memory, _measure_flops(), 10e9)
+        return cls("this CPU", memory, measure_flops(), 10e9)
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,9 @@ class Estimate:
             f"memory about {self.memory / 1e9:.1f} GB at {self.bytes_per_parameter} bytes a parameter"
             + (f"; {machine.name} has {machine.memory / 1e9:.0f} GB" if machine.memory else "")
         )
-        parts = ", ".join(f"{name} {_show(seconds)}" for name, seconds in self.seconds.items())
+        parts = ", ".join(f"{name} {show_seconds(seconds)}" for name, seconds in self.seconds.items())
         lines.append(
-            f"time about {_show(sum(self.seconds.values()))} for about {self.items:,} items on {machine.name} "
+            f"time about {show_seconds(sum(self.seconds.values()))} for about {self.items:,} items on {machine.name} "
             f"({parts}); within a factor of three on an idle machine, and the run says a measured figure itself"
         )
         return lines
@@ -131,7 +132,8 @@ def count_model(role: str, source: str) -> Model:
     where = str(fetch_asset(source, lambda _: None)) if source in ASSETS else source
     name, _, revision = (where, "", "") if Path(where).is_dir() else where.partition("@")
     try:
-        config: Any = AutoConfig.from_pretrained(name, revision=revision or None)
+        cached_only = not Path(name).is_dir() and not hub_answers(name, revision or None)
+        config: Any = AutoConfig.from_pretrained(name, revision=revision or None, local_files_only=cached_only)
         parameters = count_parameters(config)
     except (OSError, ValueError) as error:
         raise BadInput(
@@ -167,7 +169,8 @@ def _write(texts: int, tokens: int, parameters: int, size: int, machine: Machine
     return texts / rows * tokens * step
 
 
-def _measure_flops() -> float:
+def measure_flops() -> float:
+    """Products in float32 a second on this CPU."""
     a = torch.randn(1024, 1024)
     a @ a
     start = time.perf_counter()
@@ -176,7 +179,7 @@ def _measure_flops() -> float:
     return 10 * 2 * 1024**3 / (time.perf_counter() - start)
 
 
-def _show(seconds: float) -> str:
+def show_seconds(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -9,7 +9,8 @@ import pytest
 import torch
 from nlabench.benchmark.errors import BadInput
 from nlabench.benchmark.footprint import check_memory, count_parameters
-from nlabench.benchmark.subject import Subject, load_subject
+from nlabench.benchmark.loading import load_subject
+from nlabench.benchmark.subject import Subject
 from transformers import LlamaConfig
 
 LLAMA_70B = LlamaConfig(

@@ -23,10 +23,11 @@ import torch
 from nlabench.benchmark.assets import cache_folder, fetch_asset
 from nlabench.benchmark.engine import Chunk, EngineSettings, LocalEngine, Progress, open_engine
 from nlabench.benchmark.errors import BadInput
+from nlabench.benchmark.loading import load_subject
 from nlabench.benchmark.memory import halve_on_overflow
 from nlabench.benchmark.runner import RunSettings
 from nlabench.benchmark.store import Payload, Store, content_key
-from nlabench.benchmark.subject import Subject, load_subject
+from nlabench.benchmark.subject import Subject
 
 os.environ.update(RAY_worker_niceness="0")  # workers that yield to everything else take minutes on shared cores
 ray = pytest.importorskip("ray")

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 from nlabench.benchmark.errors import BadInput
+from nlabench.benchmark.loading import load_subject
 from nlabench.benchmark.sae_probes import labelled_sets, load_labelled_texts
-from nlabench.benchmark.subject import load_subject
 
 
 def test_all_sets_are_listed_in_the_order_of_their_numbers() -> None:

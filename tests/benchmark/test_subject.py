@@ -13,7 +13,8 @@ import transformers as hf
 from hypothesis import given
 from hypothesis import strategies as st
 from nlabench.benchmark.errors import BadInput
-from nlabench.benchmark.subject import Prefix, Subject, find_blocks, load_subject, pad_batch, wrap_subject
+from nlabench.benchmark.loading import load_subject
+from nlabench.benchmark.subject import Prefix, Subject, find_blocks, pad_batch, wrap_subject
 from torch import Tensor, nn
 
 FIRST = [3, 41, 17, 29, 8, 33, 52]  # tokens that come first in every row; longer than the tiny models' window of 5

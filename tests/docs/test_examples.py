@@ -23,9 +23,9 @@ import yaml
 from nlabench.benchmark.activations import ActivationBatch, Site
 from nlabench.benchmark.exchange import read_export
 from nlabench.benchmark.injection import VectorInjection
+from nlabench.benchmark.loading import load_subject
 from nlabench.benchmark.nla.sidecar import Sidecar
 from nlabench.benchmark.records import Result
-from nlabench.benchmark.subject import load_subject
 from nlabench.benchmark.task import ENTRY_POINTS, MeasuringTask
 from nlabench.benchmark.verbalizers.base import Reconstructor
 from nlabench.benchmark.verbalizers.http import Options

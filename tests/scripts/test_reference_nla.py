@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from nlabench.benchmark.concepts import load_pack
+from nlabench.benchmark.loading import load_subject
 from nlabench.benchmark.nla.checkpoint import REFERENCE_FOLDER
-from nlabench.benchmark.subject import Subject, load_subject
+from nlabench.benchmark.subject import Subject
 from reference_nla import reinforce, warm_start
 from reference_nla.documents import (
     LONGEST_SHARED_RUN,

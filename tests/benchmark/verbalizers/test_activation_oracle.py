@@ -14,7 +14,8 @@ import torch
 import transformers as hf
 from nlabench.benchmark.activations import ActivationBatch, Site
 from nlabench.benchmark.errors import BadInput
-from nlabench.benchmark.subject import Subject, load_subject
+from nlabench.benchmark.loading import load_subject
+from nlabench.benchmark.subject import Subject
 from nlabench.benchmark.verbalizers import activation_oracle
 from nlabench.benchmark.verbalizers.activation_oracle import ActivationOracle, ask_oracle, write_prompt
 from nlabench.benchmark.verbalizers.asking import QUESTION, Asked
