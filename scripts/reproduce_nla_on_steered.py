@@ -26,13 +26,14 @@ from nla_on_steered.tables import by_strength, compare, show_strengths, show_ver
 from nlabench.benchmark import runner
 from nlabench.benchmark.engine import Progress
 from nlabench.benchmark.errors import BadInput
+from nlabench.benchmark.loading import DEFAULT_SUBJECT
 from nlabench.benchmark.nla.checkpoint import REFERENCE, find_autoencoder
 from nlabench.benchmark.planning import Plan
 from nlabench.benchmark.runner import RunSettings
 from nlabench.benchmark.store import write_atomically
-from nlabench.benchmark.subject import DEFAULT_SUBJECT
 from rich.console import Console
 from rich.text import Text
+from subject_arguments import check_dtype, check_layer, read_config
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
@@ -50,6 +51,8 @@ def main(
 ) -> None:
     """Run nlabench for one NLA and print natural against steered, with the controls."""
     try:
+        check_dtype(dtype)
+        check_layer(subject, layer, read_config(subject, say), "upstream steering needs a block before the site")
         machine = Machine.here(device)
         foreseen = estimate_run(subject, av, ar, suite, machine, dtype)
         console.print(Text("\n".join(foreseen.describe(machine))))

@@ -28,14 +28,16 @@ from typing import Annotated, Any
 import torch
 import typer
 from nlabench.benchmark.errors import BadInput
+from nlabench.benchmark.loading import DEFAULT_SUBJECT, load_subject
 from nlabench.benchmark.store import write_atomically
-from nlabench.benchmark.subject import DEFAULT_SUBJECT, load_subject
+from non_surjective import many_shot
 from non_surjective.rows import Outcome, Row
-from non_surjective.setup import Setup, describe, make_setup, say_time
+from non_surjective.setup import NO_LAYER_0, Setup, check_shots, describe, list_requests, make_setup, say_time
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from subject_arguments import check_dtype, check_layer, read_config
 
 #: Tables in the order in which they are run, and the modules that run them.
 TABLES = {
@@ -82,7 +84,8 @@ def reproduce(
     """Everything that the command does.
 
     Raises:
-        BadInput: an unknown table, no matplotlib, a subject or prompts that cannot be used.
+        BadInput: an unknown table, no matplotlib, a subject or prompts that cannot be used. What can be told from the
+            arguments and the subject's configuration is told before its weights are read.
     """
     started = time.perf_counter()
     chosen = choose_tables(wanted)
@@ -91,7 +94,13 @@ def reproduce(
             "The figures need matplotlib, which is not installed. Install it with nlabench's `train` extra: "
             "pip install 'nlabench[train]'."
         )
+    check_dtype(dtype)
+    check_shots(shots)
+    requests = list_requests(prompts)
+    check_layer(name, layer, read_config(name, say_time), NO_LAYER_0)
     subject = load_subject(name, dtype=dtype, device=device, say=say_time)
+    if "E3" in chosen:
+        many_shot.check_context(subject, requests, shots, quick=quick)
     say_time(f"{name}: {subject.n_blocks} blocks, {subject.dtype} on {subject.device}; making the directions")
     setup = make_setup(
         subject, layer=layer, prompts=prompts, quick=quick, seed=seed, invert="E1" in chosen, shots=shots

@@ -1,8 +1,9 @@
 """Can anything tell a moved activation from an unmoved one?
 
 Per detector, the AUROC of moved items of one arm and r against the *same readout prompts* unmoved, so that what is
-detected is no content: of the vector alone (see `detectors`), of its text (AR cosine, log-probability), and what a
-verbalizer says itself where it offers a `detect()`. What moved an item is its unit beside the prompt: the concept, the
+detected is no content: of the vector alone (see `detectors`), of the vector and the prompt that it was read in
+(`inversion_detector`), of its text (AR cosine, log-probability), and what a verbalizer says itself where it offers a
+`detect()`. What moved an item is its unit beside the prompt: the concept, the
 drawn direction (permuted, random), or the prompt whose state it was moved toward (graft).
 
 The answer that is known is at r = 0. The arms' own items at r = 0 would be the very items that they are compared with,
@@ -27,6 +28,7 @@ from ..benchmark import arms
 from ..benchmark.activations import ItemSpec
 from ..benchmark.detectors import OF_THE_VECTOR, ask_detector, find_detector, unmoved_states
 from ..benchmark.extraction import graft_target
+from ..benchmark.inversion_detector import can_scan, measure_inversion
 from ..benchmark.panel import Panel, Rows
 from ..benchmark.records import MetricRow, metric_row
 from ..benchmark.statistics import (
@@ -49,6 +51,9 @@ Floats = NDArray[np.float64]
 
 #: In the place of a verbalizer's name, where a detector needs none.
 NO_VERBALIZER = "none"
+
+#: The one detector that is given more than a verbalizer is.
+SEES_PROMPT = "inversion_ratio"
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,9 @@ class OffManifoldDetection:
         measured: dict[str, dict[str, Floats]] = {
             OF_VECTORS: {name: place(detect(unmoved, vectors)) for name, detect in OF_THE_VECTOR.items()}
         }
+        if can_scan(study):
+            specs = [activations.specs[row] for row in rows]
+            measured[OF_VECTORS][SEES_PROMPT] = place(measure_inversion(study, specs, vectors, transcript.engine))
         for by in transcript.reconstructors:
             controls = {f"ar_cosine.{name}": texts for name, texts in control_texts(transcript, by).items()}
             for column, texts in {"ar_cosine": transcript.texts(by.name), **controls}.items():
@@ -203,16 +211,24 @@ def measure_surprise(said: Sequence[Verbalization]) -> Floats | None:
 
 
 def _detections(panel: Panel) -> Iterator[_Detections]:
-    """Detectors by the items that they have a value for: all that were measured, or those with a text of their own."""
+    """Detectors by the items that they have a value for: all that were measured, or those with a text of their own.
+
+    The one that sees prompts stands apart, with a note that says so.
+    """
     columns = {(name, column): values for name, own in panel.measured.items() for column, values in own.items()}
     measured = np.isfinite(next(iter(panel.measured[OF_VECTORS].values())))
-    alike: dict[bytes, list[tuple[str, str]]] = {}
+    alike: dict[tuple[bool, bytes], list[tuple[str, str]]] = {}
     for key, values in columns.items():
-        alike.setdefault(np.isfinite(values).tobytes(), []).append(key)
-    for keys in alike.values():
+        alike.setdefault((key[1] == SEES_PROMPT, np.isfinite(values).tobytes()), []).append(key)
+    for (sees_prompt, _), keys in alike.items():
         values = np.stack([columns[key] for key in keys])
         missing = int((measured & ~np.isfinite(values[0])).sum())
         note = f"{missing} of {measured.sum()} items have no text and are left out" if missing else ""
+        if sees_prompt:
+            note = (
+                "it is given the prompt before the readout, which no other detector sees"
+                f"; {missing} of {measured.sum()} items (natural texts) would each need a scan and have no value"
+            )
         yield _Detections([(name or NO_VERBALIZER, column) for name, column in keys], values, note)
 
 

@@ -14,6 +14,7 @@ DETECTOR_MEANINGS = {
     "mahalanobis": "Mahalanobis distance from unmoved states",
     "nearest_neighbours": "distance to the nearest unmoved states",
     "norm": "length of the vector",
+    "inversion_ratio": "how little the nearest token's state stands out, tried after the item's own prompt",
     "ar_cosine": "how far the reconstruction of its text is from the vector",
     "text_logprob": "how unlikely its text is under its verbalizer",
     "detect": "what the verbalizer itself answers",

@@ -7,10 +7,12 @@ prefix of N demonstrations (another request, its own steered answer). N = 0 is t
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nlabench.benchmark.decoding import decode
+from nlabench.benchmark.errors import BadInput
+from nlabench.benchmark.subject import Subject
 from torch import Tensor
 
 from .prompts import SETS, load_built_in
@@ -28,16 +30,51 @@ MOVED: Judged = ("no figure", "not in the paper: where this exceeds the shift, a
 ALONG: Judged = ("no figure", "not in the paper: 1 would be the whole shift; the random arm is the 0 of this scale")
 
 
+#: Tokens of an answer, and prompts, in full and in a quick run.
+TOKENS, QUICK_TOKENS, PROMPTS, QUICK_PROMPTS = 64, 24, 10, 3
+
+
 def list_shots(setup: Setup) -> tuple[int, ...]:
     return tuple(n for n in SHOTS if n <= setup.shots)
 
 
 def count_prompts(setup: Setup) -> int:
-    return 3 if setup.quick else 10
+    return QUICK_PROMPTS if setup.quick else PROMPTS
 
 
 def count_tokens(setup: Setup) -> int:
-    return 24 if setup.quick else 64
+    return QUICK_TOKENS if setup.quick else TOKENS
+
+
+def check_context(subject: Subject, requests: Mapping[str, Sequence[str]], shots: int, *, quick: bool) -> None:
+    """That the longest prefix, request and answer fit into the subject's context. requests: the texts of every set.
+
+    Counted with answers as long as they may get, before anything is run.
+
+    Raises:
+        BadInput: they do not; says how many demonstrations do.
+    """
+    config = subject.model.config.get_text_config()
+    room = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    if room is None:
+        return
+    n_tokens, n_prompts = (QUICK_TOKENS, QUICK_PROMPTS) if quick else (TOKENS, PROMPTS)
+    for name, texts in requests.items():
+        turns = [len(subject.chat_ids(text)) + n_tokens + 1 for text in list_demonstrated(name)[:shots]]
+        own = max(len(subject.chat_ids(text)) for text in texts[:n_prompts]) + n_tokens
+        fits = max((n for n in range(len(turns) + 1) if own + sum(turns[:n]) <= room), default=-1)
+        if fits < shots:
+            mend = f"Pass --shots {fits}" if fits > 0 else "Leave E3 out (--table names the others)"
+            raise BadInput(
+                f"E3 puts up to {shots} demonstrations before a request of the {name} set: up to "
+                f"{own + sum(turns):,} tokens, where the context of {subject.name!r} has {room:,}. {mend}, or take a "
+                "subject with a longer context."
+            )
+
+
+def list_demonstrated(name: str) -> list[str]:
+    """The requests that a set's demonstrations are made of."""
+    return [r.instruction for r in load_built_in("declined" if name == "refusal" else "harmless")]
 
 
 def estimate(setup: Setup) -> float:
@@ -148,9 +185,7 @@ def write_answers(setup: Setup, name: str, prompts: Sequence[list[int]]) -> list
 
 def write_demonstrations(setup: Setup, name: str) -> list[list[int]]:
     """Turns of other requests with their steered answers, each closed by the stop token."""
-    source = "declined" if name == "refusal" else "harmless"
-    requests = [r.instruction for r in load_built_in(source)][: setup.shots]
-    prompts = [setup.subject.chat_ids(request) for request in requests]
+    prompts = [setup.subject.chat_ids(request) for request in list_demonstrated(name)[: setup.shots]]
     stop = setup.subject.tokenizer.eos_token_id
     return [[*ids, *answer, stop] for ids, answer in zip(prompts, write_answers(setup, name, prompts), strict=True)]
 

@@ -46,6 +46,12 @@ PUBLISHED = {
     "Llama-3.2-1B-Instruct": Published({"persona": 8, "refusal": 8}, {"persona": 1.0, "refusal": -1.0}),
     "Qwen2.5-0.5B-Instruct": Published({"persona": 12, "refusal": 18}, {"persona": 2.0, "refusal": -1.0}),
 }
+#: Why no vector is added at the input of block 0.
+NO_LAYER_0 = (
+    "the vector is added to the input of that block, and a direction is read there, but before block 0 there are only "
+    "embeddings"
+)
+
 STRENGTHS = {"persona": 1.0, "refusal": -1.0}
 
 
@@ -139,20 +145,12 @@ def make_setup(
     """
     known = next((found for name, found in PUBLISHED.items() if subject.name.split("@")[0].endswith(name)), None)
     middle = subject.check_layer(layer if layer is not None else subject.n_blocks // 2)
-    most = len(load_built_in("declined"))
-    if not 1 <= shots <= most:
-        raise BadInput(f"{shots} demonstrations were asked for; there are {most} built-in ones. Choose 1 to {most}.")
+    check_shots(shots)
     if middle == 0:
-        raise BadInput(
-            "Layer 0 was asked for: the vector is added to the input of that block, and a direction is read there, but "
-            "before block 0 there are only embeddings. Choose a layer from 1 on."
-        )
+        raise BadInput(f"Layer 0 was asked for: {NO_LAYER_0}. Choose a layer from 1 on.")
     own = layer is None and known is not None
     layers = {name: known.layers[name] if own and known else middle for name in SETS}
-    lists = {name: load_built_in(name) for name in SETS}
-    if prompts is not None:
-        lists["refusal"] = load_requests(prompts)
-    requests = {name: [request.instruction for request in found] for name, found in lists.items()}
+    requests = list_requests(prompts)
     say("persona: answers under kind and unkind system prompts")
     pairs = {"persona": _trait_states(subject, layers["persona"], load_trait())}
     say("refusal: which requests are declined")
@@ -175,6 +173,28 @@ def make_setup(
         invert=invert,
         shots=shots,
     )
+
+
+def check_shots(shots: int) -> None:
+    """
+    Raises:
+        BadInput: none, or more than there are demonstrations.
+    """
+    most = len(load_built_in("declined"))
+    if not 1 <= shots <= most:
+        raise BadInput(f"{shots} demonstrations were asked for; there are {most} built-in ones. Choose 1 to {most}.")
+
+
+def list_requests(prompts: Path | None) -> dict[str, list[str]]:
+    """The texts of every set; prompts: a list that stands in the place of the built-in refusal requests.
+
+    Raises:
+        BadInput: the list cannot be read, or is none.
+    """
+    lists = {name: load_built_in(name) for name in SETS}
+    if prompts is not None:
+        lists["refusal"] = load_requests(prompts)
+    return {name: [request.instruction for request in found] for name, found in lists.items()}
 
 
 def find_request(subject: Subject, request: str) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from nlabench.benchmark.inversion_scan import Scanner
 from nlabench.benchmark.subject import Subject
 from nlabench.tasks.invertibility import natural_states
 
-from .inversion import in_float32, scanner_of, time_scan
+from .inverting import in_float32, scanner_of, time_scan
 from .rows import Outcome, Row
 from .setup import Setup
 from .states import mean, spread

@@ -4,38 +4,30 @@ The prefix stands between the template's first tokens and the request; every pos
 at site `layer`, by Adam on the mean squared error, as in the public code. A soft prefix is no prompt: its embeddings
 belong to no tokens, so the nearest tokens take their place afterwards.
 
-That an optimiser does not get somewhere says nothing by itself. Beside the steered target and a random one stands a
-*reachable* target: the states under a text of as many tokens as the prefix has embeddings, which a prefix exists for.
+The targets are in `matching`; a prefix of tokens is searched in `prompt_search`, and `copying` is the third way.
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
-from nlabench.benchmark.subject import Prefix, Subject, pad_batch
+from nlabench.benchmark.subject import Subject
 from torch import Tensor, nn
 
+from .copying import estimate as estimate_copying
+from .copying import measure_copying
+from .matching import TARGETS, Matching, by_target, make_rows, states_of
+from .prompt_search import estimate as estimate_search
+from .prompt_search import search as search_prompts
 from .rows import Outcome, Row
-from .setup import Setup, read_states
-from .states import mean
+from .setup import Setup
 from .verdicts import Judged, judge_property
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-SET = "refusal"
-
-Target = Literal["steered", "random", "reachable"]
-TARGETS: tuple[Target, ...] = ("steered", "random", "reachable")
-
-#: Its first tokens are the prefix that the reachable target is read under.
-REACHABLE = (
-    " My uncle, who lives by the sea and mends old clocks for the whole village, asked me last night at dinner to pass "
-    "the following request on to you, so here it is."
-)
 
 #: A steered state counts as not reached where at least this share of the way is left, and of the reachable target's
 #: way at most half of that share.
@@ -58,28 +50,6 @@ QUICK = Amount((1, 5, 25), 80, 1)
 FULL = Amount((1, 2, 5, 10, 15, 20, 25), 300, 5)
 
 
-@dataclass(frozen=True)
-class Matching:
-    """Prompts and targets as rows of a batch, what the template begins with apart (its cache is made once).
-
-    ids, mask: [b, t] int64. targets: [b, t, d_model], float32. way: [b], mean distance to the target without a prefix.
-    """
-
-    before: Prefix
-    ids: Tensor
-    mask: Tensor
-    targets: Tensor
-    way: Tensor
-
-    def distance(self, states: Tensor) -> Tensor:
-        """Mean over tokens of ‖states − target‖₂ [b]. states: [b, t, d_model]."""
-        return ((states - self.targets).norm(dim=-1) * self.mask).sum(1) / self.mask.sum(1)
-
-
-class _Reached(Exception):
-    """Leaves the forward once the block that is read has run."""
-
-
 def amount(setup: Setup) -> Amount:
     return QUICK if setup.quick else FULL
 
@@ -87,7 +57,7 @@ def amount(setup: Setup) -> Amount:
 def estimate(setup: Setup) -> float:
     seconds = 0.0
     for length in amount(setup).lengths:
-        rows = make_rows(setup, length)
+        rows = make_rows(setup, length, amount(setup).prompts)
         prefix = start_prefix(setup, len(rows.ids), length)
         taken = []
         for _ in range(2):
@@ -95,22 +65,25 @@ def estimate(setup: Setup) -> float:
             step(setup, rows, prefix)
             taken.append(time.perf_counter() - start)
         seconds += min(taken) * amount(setup).steps
-    return seconds
+    return seconds + estimate_search(setup) + estimate_copying(setup)
 
 
 def run(setup: Setup) -> Outcome:
     """A prefix of every length for every prompt and target, optimised side by side."""
     found = []
     for length in amount(setup).lengths:
-        found.append({"length": length, **optimise(setup, make_rows(setup, length), length)})
+        found.append({"length": length, **optimise(setup, make_rows(setup, length, amount(setup).prompts), length)})
         setup.say(f"E5: prefixes of {length} done")
     data: dict[str, Any] = {"steps": amount(setup).steps, "prompts": amount(setup).prompts, "lengths": found}
+    searched = search_prompts(setup)
+    copied = measure_copying(setup)
+    data |= {"prompt_search": searched, "copying": copied}
     best = {name: min(found, key=lambda cell, n=name: cell["left"][n]) for name in TARGETS}
     left = {name: best[name]["left"][name] for name in TARGETS}
     steered = best["steered"]
     told = f"{left['steered']:.0%} of the way left, at {steered['length']} embeddings"
     nothing: Judged = ("no figure", "no figure of it is given")
-    missing: Judged = ("not rerun", "a search by hand or by another model, with no figure to compare")
+    tokens = searched["left"]
     rows = [
         Row(
             "best soft prefix of 1 to 25 embeddings", "does not reach the steered states (App. F)", told,
@@ -124,48 +97,47 @@ def run(setup: Setup) -> Outcome:
             f"{steered['to_tokens']['steered']:.2g} from the embeddings",
             *nothing,
         ),
-        Row("copying; prompt optimisation", "do not reach it (App. F)", "-", *missing),
+        Row(
+            f"prompt optimisation: {searched['length']} tokens, {searched['steps']} exchanges by gradient",
+            "does not reach it (App. F)", f"{tokens['steered']:.0%} of the way left",
+            *judge_reach(tokens["steered"], tokens["reachable"]),
+        ),
+        Row(
+            "the same toward states that a prompt gives, and a random vector's", "-",
+            f"{tokens['reachable']:.0%} and {tokens['random']:.0%} of the way left", *nothing,
+        ),
+        *(copying_row(name, cell, times) for name, cells in copied.items() for times, cell in cells.items()),
     ]  # fmt: skip
     notes = [
         f"{amount(setup).prompts} prompt(s), {amount(setup).steps} steps of Adam at {RATE}; the way is the mean over "
         "tokens of the distance between the target and the natural states without a prefix. Over 100%: further away "
         "than with no prefix at all.",
+        "Prompt optimisation is greedy coordinate gradient here; the public code has a language model rewrite prompts "
+        "toward the steered answer (GEPA), and a prefix of tokens beside it.",
     ]
-    return Outcome("E5", "Soft prefixes (App. F)", rows, data, lambda figure: draw(figure, data), notes)
+    return Outcome("E5", "Other searches (App. F)", rows, data, lambda figure: draw(figure, data), notes)
+
+
+def copying_row(name: str, cell: dict[str, float], times: str) -> Row:
+    """States of the steered answer where it is repeated: do they come to the steered ones?"""
+    left = cell["to_steered"] / cell["shift"]
+    told = (
+        f"{cell['to_steered']:.3g} from the steered states (the shift: {cell['shift']:.3g}), {cell['to_natural']:.3g} "
+        f"from the natural; {cell['exact']:.0f} of {cell['prompts']:.0f} repeated exactly"
+    )
+    judged = judge_property(f"at least {LEAST_LEFT:.0%} of the shift left", left >= LEAST_LEFT, f"{left:.0%}")
+    return Row(f"copying, {name}: the answer {times} times in the request", "does not reach it (App. F)", told, *judged)
 
 
 def judge_reach(steered: float, reachable: float) -> Judged:
-    """Not reached, by an optimiser that reaches what can be reached; an optimiser that does not can tell nothing."""
+    """Not reached, by an optimiser that reaches what can be reached; an optimiser that does not can tell nothing.
+
+    Over the whole way left counts as the whole: no prefix at all leaves that.
+    """
     told = f"left {steered:.0%}, of the reachable way {reachable:.0%}"
-    if steered >= LEAST_LEFT and reachable > steered / 2:
+    if steered >= LEAST_LEFT and reachable > min(steered, 1) / 2:
         return "not rerun", f"too weak to tell: states that a prompt gives are not reached either ({told})"
     return judge_property(f"at least {LEAST_LEFT:.0%} left, twice what the reachable has", steered >= LEAST_LEFT, told)
-
-
-def make_rows(setup: Setup, length: int) -> Matching:
-    """The first prompts, once for every target. Rows: target by target."""
-    subject, site = setup.subject, setup.layer_of(SET)
-    n_before = min(start for start, _ in setup.spans[SET])
-    prompts = setup.prompts[SET][: amount(setup).prompts]
-    ids, mask = pad_batch([prompt[n_before:] for prompt in prompts] * len(TARGETS))
-    targets, natural = torch.zeros(2, *ids.shape, subject.d_model)
-    for row, tokens in enumerate(prompts * len(TARGETS)):
-        n = len(tokens) - n_before
-        natural[row, :n] = setup.states(SET, tokens)[n_before:]
-        targets[row, :n] = read_target(setup, TARGETS[row // len(prompts)], tokens, n_before, length)
-    device = subject.device
-    before = subject.make_prefix(prompts[0][:n_before], site)
-    rows = Matching(before, ids.to(device), mask.to(device), targets.to(device), torch.zeros(len(ids)))
-    return Matching(before, rows.ids, rows.mask, rows.targets, rows.distance(natural.to(device)))
-
-
-def read_target(setup: Setup, target: Target, tokens: list[int], n_before: int, length: int) -> Tensor:
-    """The states to match on the tokens from the request on [n, d_model]."""
-    if target != "reachable":
-        return setup.states(SET, tokens, setup.shift(SET, target))[n_before:]
-    words = setup.subject.encode(REACHABLE)[:length]
-    whole = [*tokens[:n_before], *words, *tokens[n_before:]]
-    return read_states(setup.subject, whole, setup.layer_of(SET))[n_before + len(words) :]
 
 
 def start_prefix(setup: Setup, n_rows: int, length: int) -> nn.Parameter:
@@ -174,42 +146,6 @@ def start_prefix(setup: Setup, n_rows: int, length: int) -> nn.Parameter:
     generator = torch.Generator().manual_seed(setup.seed + length)
     drawn = torch.randn(1, length, setup.subject.d_model, generator=generator) * START * float(table.float().std())
     return nn.Parameter(drawn.expand(n_rows, -1, -1).to(table.device, table.dtype).clone())
-
-
-def states_of(setup: Setup, rows: Matching, prefix: Tensor) -> Tensor:
-    """The stream after the block that is read, on the rows' own tokens [b, t, d_model], under a soft prefix."""
-    with torch.no_grad():
-        embedded = setup.subject.model.get_input_embeddings()(rows.ids)
-    length = prefix.shape[1]
-    whole = torch.cat([prefix, embedded], dim=1)
-    mask = torch.cat([rows.mask.new_ones(len(rows.mask), length), rows.mask], dim=1)
-    return run_embedded(setup.subject, rows.before, whole, mask, setup.layer_of(SET))[:, length:].float()
-
-
-def run_embedded(subject: Subject, before: Prefix, embedded: Tensor, mask: Tensor, site: int) -> Tensor:
-    """The stream after block `site` [b, t, d_model] from embeddings after a prefix, with gradients."""
-    read: list[Tensor] = []
-
-    def hook(_: nn.Module, __: Any, output: Any) -> None:
-        read.append(output[0] if isinstance(output, tuple) else output)
-        raise _Reached
-
-    n_before = len(before.ids)
-    positions = (mask.cumsum(-1) - 1).clamp(min=0) + n_before
-    seen = torch.cat([mask.new_ones(len(mask), n_before), mask], dim=1)
-    # What inference mode made cannot be part of a graph: the cache is copied.
-    keys, values = (tuple(tensor.clone() for tensor in part) for part in (before.keys, before.values))
-    cache = Prefix(before.ids, keys, values).cache(len(mask), seen.shape[1], subject.n_blocks)
-    handle = subject.blocks[site].register_forward_hook(hook)
-    try:
-        subject.backbone(
-            inputs_embeds=embedded, attention_mask=seen, position_ids=positions, past_key_values=cache, use_cache=True
-        )
-    except _Reached:
-        pass
-    finally:
-        handle.remove()
-    return read[0]
 
 
 def step(setup: Setup, rows: Matching, prefix: nn.Parameter) -> tuple[Tensor, Tensor]:
@@ -259,11 +195,6 @@ def nearest_tokens(subject: Subject, embeddings: Tensor) -> tuple[Tensor, Tensor
     distances = torch.stack([torch.cdist(row.float(), table) for row in embeddings])
     least = distances.min(-1)
     return least.indices, least.values
-
-
-def by_target(values: Tensor) -> dict[str, float]:
-    """The mean over each target's rows."""
-    return {name: mean(part.tolist()) for name, part in zip(TARGETS, values.chunk(len(TARGETS)), strict=True)}
 
 
 COLORS = {"steered": "C3", "random": "C7", "reachable": "C2"}

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 STRENGTHS = (0.01, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 #: Modules of this folder that its numbers hang on and that are not imported at its top.
-DEPENDS = ("inversion",)
+DEPENDS = ("inverting",)
 
 #: (setup, set, prompt number, λ) -> states of the recovered prompt [n_tokens, d_model], or None where not recovered.
 Reconstruct = Callable[[Setup, str, int, float], "Tensor | None"]
@@ -96,7 +96,7 @@ def measure(setup: Setup, name: str) -> dict[str, Any]:
 def find_reconstruction() -> Reconstruct | None:
     """The inversion's function, where the inversion is there."""
     try:
-        module = importlib.import_module("non_surjective.inversion")
+        module = importlib.import_module("non_surjective.inverting")
     except ModuleNotFoundError:
         return None
     found: Reconstruct | None = getattr(module, "reconstructed_states", None)

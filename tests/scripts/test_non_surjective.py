@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import reproduce_non_surjective as command
@@ -15,7 +16,7 @@ from nla_on_steered.tables import by_strength, compare
 from nlabench.benchmark.errors import BadInput
 from nlabench.benchmark.records import Result, read_result
 from nlabench.benchmark.subject import Subject
-from non_surjective import cross_prompt, many_shot, prefill, soft_prefix, strength
+from non_surjective import copying, cross_prompt, many_shot, matching, prefill, prompt_search, soft_prefix, strength
 from non_surjective.many_shot import share_along, split
 from non_surjective.prompts import SETS, load_built_in, load_rephrased, load_requests, load_trait
 from non_surjective.refusals import is_answered
@@ -85,6 +86,9 @@ def test_growth_needs_order_and_a_higher_end() -> None:
     assert judge_growth([0, 1, 2, 4], [1, 2, 3, 4], "it grows")[0] == "same shape"
     assert judge_growth([0, 1, 2, 4], [1, 3, 2, 1.5], "it grows")[0] == "differs"
     assert judge_growth([0, 1, 2, 4], [1, 1, 1, 1], "it grows")[0] == "differs"
+    exchanged = judge_growth([0, 1, 2, 4, 8], [15, 44, 50, 58, 55], "it grows")
+    assert exchanged == ("same shape", "it grows (rank correlation at least 0.9): yes (0.90)")
+    assert judge_growth([0, 1, 2, 4, 8], [15, 50, 44, 58, 55], "it grows")[0] == "differs"
     assert rank_correlation([1, 2, 3], [9, 5, 1]) == pytest.approx(-1)
 
 
@@ -114,6 +118,7 @@ def test_weak_optimiser_tells_nothing_about_steered_states() -> None:
     assert judge_reach(steered=0.9, reachable=0.1)[0] == "same shape"
     assert judge_reach(steered=0.05, reachable=0.04)[0] == "differs"
     assert judge_reach(steered=0.9, reachable=0.8)[0] == "not rerun"
+    assert judge_reach(steered=1.4, reachable=0.6)[0] == "not rerun"  # farther off than with no prefix is no failure
 
 
 # -- prompts --------------------------------------------------------------------------------------------------------
@@ -273,16 +278,60 @@ def test_every_condition_answers_the_same_requests(setup: Setup) -> None:
 def test_soft_prefix_finds_states_that_a_prefix_gives(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(soft_prefix, "QUICK", Amount((2,), 60, 1))
     monkeypatch.setattr(soft_prefix, "RATE", 0.1)
-    monkeypatch.setattr(soft_prefix, "REACHABLE", "cat sat mat")
-    rows = soft_prefix.make_rows(setup, 2)
+    monkeypatch.setattr(matching, "REACHABLE", "cat sat mat")
+    rows = matching.make_rows(setup, 2, 1)
     true = setup.subject.model.get_input_embeddings()(torch.tensor([setup.subject.encode("cat sat")] * 3))
-    reached = soft_prefix.states_of(setup, rows, true)
+    reached = matching.states_of(setup, rows, true)
     assert rows.distance(reached)[2] < 1e-4  # the row of the reachable target, under the very prefix
     found = soft_prefix.optimise(setup, rows, 2)
     assert found["curve"]["steered"][-1] < found["curve"]["steered"][0]
     nearest, away = soft_prefix.nearest_tokens(setup.subject, true)
     assert nearest[0].tolist() == setup.subject.encode("cat sat")
     assert float(away.max()) < 1e-3
+
+
+def test_exchanged_tokens_find_states_that_a_prompt_gives(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prompt_search, "QUICK", prompt_search.Amount(2, 12, 40, 1))
+    monkeypatch.setattr(matching, "REACHABLE", "cat sat mat")
+    rows = matching.make_rows(setup, 2, 1)
+    true = torch.tensor([setup.subject.encode("cat sat")] * 3)
+    assert float(prompt_search.measure(setup, rows, true)[1][2]) < 1e-4
+    found = prompt_search.search(setup)
+    assert found["left"]["reachable"] < 1e-4  # forty tokens in two places: the prompt itself is found
+    assert found["prompts"][2] == setup.subject.tokenizer.decode(true[0])
+    assert found["left"]["steered"] > 0.1
+    for target in matching.TARGETS:
+        curve = [at[target] for at in found["curve"]]
+        assert curve[-1] < curve[0]
+    errors = [at["reachable"] for at in found["curve"]]
+    assert len(errors) == 13
+
+
+def test_exchanges_are_ranked_by_the_gradient_and_the_best_token_stays(setup: Setup) -> None:
+    """To first order the rise of the error is the gradient times the change of the embedding."""
+    rows = matching.make_rows(setup, 2, 1)
+    tokens = prompt_search.start_tokens(setup, 3, 2)
+    ranked = prompt_search.rank_exchanges(setup, rows, tokens)
+    assert ranked.shape == (3, 2, min(prompt_search.RANKED, setup.subject.vocab_size))
+    before = prompt_search.measure(setup, rows, tokens)[0]
+    after, _ = prompt_search.exchange(setup, rows, tokens, torch.Generator().manual_seed(0))
+    assert (prompt_search.measure(setup, rows, after)[0] <= before).all()
+
+
+def test_copied_answers_are_read_as_far_from_the_steered_states_as_they_are(setup: Setup) -> None:
+    answers = many_shot.write_answers(setup, "refusal", setup.prompts["refusal"])
+    found = copying.measure_set(setup, "refusal", setup.prompts["refusal"], answers, 1)
+    assert found["shift"] > 0
+    assert found["to_natural"] > 0
+    # A copy is no nearer to the steered states than the triangle of the three distances lets it be.
+    assert found["to_steered"] >= abs(found["to_natural"] - found["shift"]) - 1e-3
+    still = replace(setup, strengths=dict.fromkeys(SETS, 0.0))
+    unmoved = copying.measure_set(still, "refusal", setup.prompts["refusal"], answers, 1)
+    assert unmoved["shift"] == 0
+    assert unmoved["to_steered"] == pytest.approx(unmoved["to_natural"])
+    row = soft_prefix.copying_row("refusal", {**found, "shift": 10.0, "to_steered": 12.0}, "1")
+    assert row.verdict == "same shape"
+    assert soft_prefix.copying_row("refusal", {**found, "shift": 10.0, "to_steered": 0.5}, "1").verdict == "differs"
 
 
 def test_prefill_rows_compare_shares_with_nothing_but_the_papers_own_requests() -> None:
@@ -321,6 +370,24 @@ def test_stored_table_counts_for_its_own_settings_only(tmp_path: Path) -> None:
 def test_code_of_a_table_is_part_of_its_settings(setup: Setup) -> None:
     hashes = {command.describe_settings(setup, module)["code"] for module in (strength, cross_prompt, prefill)}
     assert len(hashes) == 3
+
+
+def test_code_of_a_table_is_found_through_its_imports(tmp_path: Path) -> None:
+    """The hash follows `from .name import`: another way of importing would leave a module's changes unseen."""
+    folder = Path(str(soft_prefix.__file__)).parent
+    for file in folder.glob("*.py"):
+        assert "from . import" not in file.read_text(encoding="utf-8"), file.name
+    copied = {file.name: file.read_text(encoding="utf-8") for file in folder.glob("*.py")}
+    for name, code in copied.items():
+        (tmp_path / name).write_text(code)
+    module = ModuleType("soft_prefix")
+    module.__file__ = str(tmp_path / "soft_prefix.py")
+    before = command.hash_code(module)
+    assert before == command.hash_code(soft_prefix)
+    for name in ("copying.py", "prompt_search.py", "matching.py", "setup.py"):
+        (tmp_path / name).write_text(copied[name] + "\n")
+        assert command.hash_code(module) != before, name
+        (tmp_path / name).write_text(copied[name])
 
 
 @pytest.mark.slow

@@ -215,6 +215,29 @@ def test_an_item_without_a_text_is_left_out_of_what_reads_the_text_and_counted()
     assert not find(TASK.score(replace(panel, measured=measured)), scorer="text_logprob")
 
 
+def test_the_detector_that_sees_the_prompt_stands_apart_and_changes_no_other_number() -> None:
+    panel = make_panel(pair=follows_the_dose)
+    before = TASK.score(panel)
+    ratio = np.array([float(item["r"]) - 9 * (item["r"] == 0) for _, item in panel.items.iterrows()])
+    natural = panel.rows(arm="natural")
+    ratio[natural] = np.nan
+    columns = {**panel.measured[OF_VECTORS], "inversion_ratio": ratio}
+    rows = TASK.score(replace(panel, measured={**panel.measured, OF_VECTORS: columns}))
+    own = find_scorer(rows, "inversion_ratio")
+    assert [row for row in rows if row not in own] == before
+    assert {row.arm for row in own} == {*MOVED, "neutral"}  # natural items have no value, and no row
+    for arm in MOVED:
+        assert one(own, arm=arm, r=0.1).value == 1.0
+    assert one(own, arm="neutral", r=0.0).value == 0.5
+    for row in own:
+        assert f"{len(natural)} of {len(panel.items)} items (natural texts)" in row.note
+        assert "is given the prompt" in row.note
+
+
+def find_scorer(rows: list[MetricRow], scorer: str) -> list[MetricRow]:
+    return [row for row in rows if row.scorer == scorer]
+
+
 def test_items_that_another_task_asked_for_are_not_compared() -> None:
     panel = make_panel(knows=knows_the_arm)
     further = panel.rows(arm="neutral")[:1]
@@ -272,6 +295,8 @@ def transcribe(folder: Path, **said: tuple[Any, list[Verbalization]]) -> Transcr
 def planted(monkeypatch: pytest.MonkeyPatch) -> None:
     cloud = torch.randn(60, D, generator=torch.Generator().manual_seed(1))
     monkeypatch.setattr(off_manifold_detection, "unmoved_states", lambda study: cloud)
+    monkeypatch.setattr(off_manifold_detection, "can_scan", lambda study: True)
+    monkeypatch.setattr(off_manifold_detection, "measure_inversion", lambda _, specs, vectors, __: -vectors.sum(-1))
     monkeypatch.setattr(OffManifoldDetection, "items", lambda self, study: [SPECS[number] for number in WANTED])
 
 
@@ -282,19 +307,29 @@ def test_every_detector_has_a_value_for_the_tasks_items_and_for_no_other(tmp_pat
     one_text = [Verbalization("0", logprob=-1.0)] * 5
     said = transcribe(tmp_path, pair=(pair, numbers), turned=(turned, numbers), constant=(constant, one_text))
     measured = TASK.measure(said)
-    assert set(measured[OF_VECTORS]) == {"mahalanobis", "nearest_neighbours", "norm"}
+    assert set(measured[OF_VECTORS]) == {"mahalanobis", "nearest_neighbours", "norm", "inversion_ratio"}
     assert set(measured["pair"]) == {"ar_cosine", "ar_cosine.constant_text", "text_logprob", "detect"}
     assert measured["constant"] == {}  # a floor says one thing, however likely
     for columns in measured.values():
         for values in columns.values():
             assert np.flatnonzero(np.isfinite(values)).tolist() == WANTED
     assert measured[OF_VECTORS]["norm"][WANTED] == pytest.approx(VECTORS.norm(dim=-1)[WANTED].numpy())
+    assert measured[OF_VECTORS]["inversion_ratio"][WANTED] == pytest.approx(-VECTORS.sum(-1)[WANTED].numpy(), abs=1e-5)
     assert measured["pair"]["ar_cosine"][WANTED] == pytest.approx(0, abs=1e-6)
     assert measured["turned"]["ar_cosine"][WANTED] == pytest.approx(2)
     to_first = 1 - torch.cosine_similarity(VECTORS[:1], VECTORS)
     assert measured["pair"]["ar_cosine.constant_text"][WANTED] == pytest.approx(to_first[WANTED].numpy(), abs=1e-6)
     assert measured["pair"]["text_logprob"][WANTED] == pytest.approx([2, 4, 8, 10])
     assert measured["pair"]["detect"][WANTED] == pytest.approx(VECTORS.sum(-1)[WANTED].numpy(), abs=1e-5)
+
+
+def test_a_subject_that_cannot_be_scanned_leaves_the_column_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(off_manifold_detection, "can_scan", lambda study: False)
+    constant = Plain("constant", "floor")
+    said = transcribe(tmp_path, constant=(constant, [Verbalization("0")] * 5))
+    assert set(TASK.measure(said)[OF_VECTORS]) == {"mahalanobis", "nearest_neighbours", "norm"}
 
 
 def test_a_text_is_no_more_surprising_for_being_longer() -> None:

@@ -1,0 +1,192 @@
+"""What E1 and E2 invert: both sets in all arms, and the scans that serve them.
+
+Under the true prefix one scan of a position serves every arm and every strength. Whether a prompt is recovered exactly
+does not depend on that; distances after a token that was not recovered do.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from nlabench.benchmark.inversion_scan import Nearest, Scanner
+from nlabench.benchmark.subject import Subject, wrap_subject
+from nlabench.tasks.invertibility import (
+    Inverted,
+    StateSequence,
+    invert_sequences,
+    make_sequences,
+    moved_upstream,
+    natural_states,
+    quantise,
+)
+from torch import Tensor
+
+from .prompts import SETS
+from .setup import ARMS, Setup
+from .strength import STRENGTHS
+
+
+@dataclass(frozen=True)
+class Size:
+    """prompts: of each set; most: positions of each, from the request's first token on (None: all from the first)."""
+
+    prompts: int
+    most: int | None
+    quantised_prompts: int
+    quantised_most: int | None
+
+
+QUICK, FULL = Size(2, 3, 1, 2), Size(10, None, 10, 12)
+
+
+@dataclass(frozen=True)
+class SetResult:
+    """One set of prompts, inverted. seconds: of all its scans, which serve all arms and strengths."""
+
+    inverted: list[Inverted]
+    given: int
+    scans: int
+    seconds: float
+
+
+#: What was inverted in this process: E1 and E2 need the same scans.
+_DONE: dict[tuple[object, ...], SetResult] = {}
+_SUBJECTS: dict[str, Subject] = {}
+_SCANNERS: dict[tuple[str, int], Scanner] = {}
+
+
+def size_of(setup: Setup) -> Size:
+    return QUICK if setup.quick else FULL
+
+
+def in_float32(subject: Subject) -> Subject:
+    """The subject, or a copy in float32: in bfloat16 not even natural states meet the strict criterion."""
+    if subject.dtype == torch.float32:
+        return subject
+    if subject.fingerprint not in _SUBJECTS:
+        copied = copy.deepcopy(subject.model).float()
+        _SUBJECTS[subject.fingerprint] = wrap_subject(copied, subject.tokenizer, subject.name, subject.fingerprint)
+    return _SUBJECTS[subject.fingerprint]
+
+
+def scanner_of(subject: Subject, layer: int) -> Scanner:
+    """A scanner with a pre-scan, made once for each subject and site."""
+    key = (subject.fingerprint, layer)
+    if key not in _SCANNERS:
+        _SCANNERS[key] = Scanner(subject, layer, prescan=True)
+    return _SCANNERS[key]
+
+
+def count_given(setup: Setup, name: str) -> int:
+    """Tokens that are known: in a quick run all before the request, which are the chat template's."""
+    return min(start for start, _ in setup.spans[name]) if setup.quick else 0
+
+
+def count_scans(setup: Setup) -> int:
+    """Scans of a whole run; prompts that begin alike share theirs."""
+    size, scans = size_of(setup), 0
+    for name in SETS:
+        given = count_given(setup, name)
+        for prompts, most in ((size.prompts, size.most), (size.quantised_prompts, size.quantised_most)):
+            lists = setup.prompts[name][:prompts] if most == size.most or name == "refusal" else []
+            end = None if most is None else given + most
+            scans += len({tuple(ids[:i]) for ids in lists for i in range(given, len(ids[:end]))})
+    return scans
+
+
+def time_scan(setup: Setup) -> float:
+    """Seconds of one scan with the pre-scan."""
+    subject = in_float32(setup.subject)
+    scanner = scanner_of(subject, setup.layer)
+    prefix = subject.make_prefix(setup.prompts["refusal"][0][:20], setup.layer)
+    tokens = torch.arange(min(scanner.rows, subject.vocab_size), device=subject.device)
+    shared, taken = scanner.shares(prefix), []
+    for _ in range(3):
+        start = time.perf_counter()
+        list(scanner.states(prefix, tokens, dtype=torch.bfloat16, shared=shared))
+        taken.append(time.perf_counter() - start)
+    return (min(taken) + max(taken)) / 2 * subject.vocab_size / len(tokens) * 1.1
+
+
+def invert_set(setup: Setup, name: str) -> SetResult:
+    """A set in all arms at its λ, and steered at the strengths of E2: once in a process."""
+    subject, layer, size = in_float32(setup.subject), setup.layer_of(name), size_of(setup)
+    key = (subject.fingerprint, name, layer, setup.quick, setup.seed, *map(tuple, setup.prompts[name]))
+    if key not in _DONE:
+        prompts, given, own = setup.prompts[name][: size.prompts], count_given(setup, name), setup.strengths[name]
+        shifts = {arm: setup.shift(name, arm) for arm in ARMS}
+        sequences = make_sequences(subject, layer, prompts, shifts, own, given=given, most=size.most)
+        for strength in STRENGTHS:
+            if abs(own) != strength:
+                signed = strength if own > 0 else -strength
+                sequences += steer(setup, name, subject, prompts, signed, given, size.most)
+        _DONE[key] = _invert(setup, f"E1 {name}", scanner_of(subject, layer), sequences, prompts[0][:given])
+    return _DONE[key]
+
+
+def steer(
+    setup: Setup, name: str, subject: Subject, prompts: Sequence[Sequence[int]], strength: float, given: int,
+    most: int | None,
+) -> list[StateSequence]:  # fmt: skip
+    """The steered arm alone, at another strength."""
+    layer, searched = setup.layer_of(name), slice(given, None if most is None else given + most)
+    made = []
+    for number, ids in enumerate(prompts):
+        moved = moved_upstream(subject, ids, layer, setup.shift(name, strength=strength))
+        natural = natural_states(subject, ids, layer)
+        made.append(
+            StateSequence("steered", number, strength, tuple(ids[searched]), moved[searched], natural[searched])
+        )
+    return made
+
+
+def _invert(
+    setup: Setup, what: str, scanner: Scanner, sequences: list[StateSequence], given: Sequence[int]
+) -> SetResult:
+    scans: list[float] = []
+
+    def say(index: int, served: int, found: Nearest) -> None:
+        scans.append(found.seconds)
+        setup.say(f"{what}: position {index}, {served} targets in {found.seconds:.1f} s")
+
+    inverted = invert_sequences(scanner, sequences, given=given, say=say)
+    return SetResult(inverted, len(given), len(scans), sum(scans))
+
+
+def reconstructed_states(setup: Setup, name: str, number: int, strength: float) -> Tensor | None:
+    """Natural states of the prompt that was recovered from a steered one [n_tokens, d_model]; None where none was.
+
+    Tokens that were not searched (in a quick run, those outside the first few of the request) are the prompt's own.
+    """
+    found = find_inverted(setup, name, number, strength)
+    if found is None:
+        return None
+    given, tokens, ids = count_given(setup, name), found.inversion.tokens, list(setup.prompts[name][number])
+    ids[given : given + len(tokens)] = tokens
+    return setup.states(name, ids)
+
+
+def find_inverted(setup: Setup, name: str, number: int, strength: float) -> Inverted | None:
+    """One prompt steered at λ, and what was recovered of it."""
+    for one in invert_set(setup, name).inverted:
+        sequence = one.sequence
+        if (sequence.arm, sequence.prompt) == ("steered", number) and abs(sequence.strength - strength) < 1e-9:
+            return one
+    return None
+
+
+def invert_quantised(setup: Setup) -> SetResult:
+    """The refusal set on the subject with int8 weights: natural, and steered by the same vector."""
+    size, name = size_of(setup), "refusal"
+    subject = quantise(in_float32(setup.subject))
+    layer, given = setup.layer_of(name), count_given(setup, name)
+    shifts = {"steered": setup.shift(name)}
+    prompts = setup.prompts[name][: size.quantised_prompts]
+    sequences = make_sequences(
+        subject, layer, prompts, shifts, setup.strengths[name], given=given, most=size.quantised_most
+    )
+    return _invert(setup, "E1 int8", Scanner(subject, layer, prescan=True), sequences, prompts[0][:given])
