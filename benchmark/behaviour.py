@@ -123,11 +123,12 @@ def exceeds(value: float, draws: NDArray[np.float64]) -> float:
     """One-sided p that one more draw from the population of `draws` [n] would be at least `value`.
 
     Student's t with n - 1 degrees of freedom of (value - mean) / (s * sqrt(1 + 1/n)), the prediction of one new
-    observation (Fisher 1935). Where all draws are the same: 0 above them, 1 elsewhere.
+    observation (Fisher 1935). Where all draws are the same, nothing tells how far one may lie: 1 / (n + 1) above them,
+    1 elsewhere.
     """
     spread = draws.std(ddof=1) * np.sqrt(1 + 1 / len(draws))
     if spread <= 1e-9:  # scores are of order 1: what differs less is the same text, summed in another order
-        return 0.0 if value > draws.mean() + 1e-9 else 1.0
+        return 1 / (len(draws) + 1) if value > draws.mean() + 1e-9 else 1.0
     return float(stats.t.sf((value - draws.mean()) / spread, len(draws) - 1))
 
 

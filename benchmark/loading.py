@@ -67,11 +67,11 @@ def load_subject(
     disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(source, **options)
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
         chosen = _find_dtype(config, precision)
         if spec not in ASSETS:  # ours are known to be small
             footprint = measure_footprint(config, trust_remote_code=trust_remote_code)
             check_memory(spec, footprint, chosen, where, quantize=quantize or _stored_bits(config), device_map=layout)
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
         if layout is not None:
             options["device_map"] = layout
         elif quantize is not None or _is_quantized(config):

@@ -35,7 +35,9 @@ class Suite(BaseModel):
     gaussian_items: int = Field(ge=0)
     gate_requests: int = Field(ge=2, le=8, description="chat requests of the behaviour gate")
     gate_strengths: tuple[float, ...] = Field(min_length=1)
-    gate_permuted_draws: int = Field(ge=2, le=8, description="permuted directions that a concept's is held against")
+    gate_permuted_draws: int = Field(
+        ge=2, le=8, description="permuted directions that a concept's is held against; few find little"
+    )
     method: Method = "difference_of_means"
     contrast: Contrast = "rest"
     seed: int = Field(default=0, ge=0)

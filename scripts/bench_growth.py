@@ -29,6 +29,9 @@ from typing import Any
 from growth.stages import STAGES, Given
 from growth.synthetic import ROLES, plan_study
 
+#: Every arm, concept and strength has items: there is no study of fewer.
+FEWEST_ITEMS = 1_000
+
 
 @dataclass(frozen=True)
 class Size:
@@ -164,6 +167,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--child", choices=STAGES, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    if min(options.items) < FEWEST_ITEMS:
+        parser.error(f"--items {min(options.items)}: every arm and concept has some; expected {FEWEST_ITEMS} or more")
     if options.child:
         run_child(options)
         return

@@ -22,6 +22,7 @@ import argparse
 import math
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +30,7 @@ from nla_on_steered.estimate import measure_flops, show_seconds
 from nlabench.benchmark.behaviour import NEW_TOKENS
 from nlabench.benchmark.decoding import decode
 from nlabench.benchmark.engine import EngineSettings
+from nlabench.benchmark.errors import BadInput
 from nlabench.benchmark.footprint import BYTES_IN_4_BITS, ROOM
 from nlabench.benchmark.looking_ahead import Ahead
 from nlabench.benchmark.planning import Plan, Stored, measure_rates
@@ -144,7 +146,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--suite", nargs="+", default=["quick", "standard"])
     options = parser.parse_args()
-    for number, suite in enumerate(options.suite):
+    try:
+        print_costs(options.suite)
+    except BadInput as error:
+        parser.exit(2, f"{error}\n")
+
+
+def print_costs(suites: Sequence[str]) -> None:
+    """A table for each suite.
+
+    Raises:
+        BadInput: there is no such suite.
+    """
+    for number, suite in enumerate(suites):
         bench = set_up(RunSettings(suite=suite), say=lambda _: None, engine=EngineSettings())
         try:
             # As if all were in the store: the plan's counts are wanted, and not this machine's time.

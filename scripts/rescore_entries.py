@@ -48,7 +48,8 @@ def main(
             why = why_left(entry, stored.result)
             print(f"{entry.id} ({entry.card.name}): {why or rescore_entry(entry, stored, results)}", flush=True)
     except BadInput as error:
-        raise SystemExit(str(error)) from error
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from error
 
 
 def why_left(entry: Entry, now: Result) -> str:

@@ -25,9 +25,14 @@ function choose(id, options, value, changed) {
 }
 
 const isNumber = (x) => typeof x === "number";
+/** As Python rounds, which writes the findings: what lies exactly halfway goes to the even digit. */
+function fixed(x, digits) {
+  const scaled = x * 10 ** digits, down = Math.floor(scaled);
+  return (scaled - down === 0.5 ? (down + (down % 2)) / 10 ** digits : x).toFixed(digits);
+}
 function show(x, digits = 2, signed = false) {
   if (!isNumber(x)) return "—";
-  const text = Math.abs(x).toFixed(digits);
+  const text = fixed(Math.abs(x), digits);
   const zero = Number(text) === 0;
   return (x < 0 && !zero ? "−" : signed && !zero ? "+" : "") + text;
 }

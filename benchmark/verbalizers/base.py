@@ -159,11 +159,12 @@ def hash_code(thing: Any) -> str:
 def name_of_base(base: str | None, subject: str | None) -> str | None:
     """The subject that a verbalizer trained on `base` is for.
 
-    It goes by the run's own name of its subject where the two differ by path or revision only.
+    It goes by the run's own name of its subject where the two differ by path, revision or 4 bits only.
     """
     if base is None or subject is None:
         return base
-    ends = [name.partition("@")[0].rstrip("/").split("/")[-1].lower() for name in (base, subject)]
+    whole = subject.removesuffix("-bnb-4bit")
+    ends = [name.partition("@")[0].rstrip("/").split("/")[-1].lower() for name in (base, whole)]
     return subject if ends[0] == ends[1] else base
 
 

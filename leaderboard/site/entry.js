@@ -26,7 +26,7 @@ const facts = [
   ["Cost", isNumber(entry.texts_per_second) ? `${strength(1000 / entry.texts_per_second)} ms per activation (${speed(entry.texts_per_second)} texts/s)` : "not measured"],
   ["Texts", `${entry.n_texts.toLocaleString("en")}, ${entry.failed.toLocaleString("en")} failed`], ["Entry", el("code", {}, entry.id)],
 ];
-if (entry.rescored) facts.push(["Numbers", el("bdi", {}, `made again from its texts: ${entry.rescored}`.slice(0, 200))]);
+if (entry.rescored) facts.push(["Numbers", el("bdi", {}, `made again from its texts: ${entry.rescored.replace(/\b([0-9a-f]{10})[0-9a-f]{30}/, "$1")}`.slice(0, 200))]);
 const LONG_FACTS = ["Training data", "Status"];
 fill("facts", ...facts.map(([key, value]) => el("div", { class: LONG_FACTS.includes(key) ? "wide" : null }, el("dt", {}, key), el("dd", {}, value))));
 if (entry.warnings.length) fill("warnings", el("details", {}, el("summary", {}, `${entry.warnings.length} warning${entry.warnings.length === 1 ? "" : "s"}`), ...entry.warnings.map((w) => said(w))));

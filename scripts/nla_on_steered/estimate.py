@@ -136,8 +136,9 @@ def count_model(role: str, source: str) -> Model:
         config: Any = AutoConfig.from_pretrained(name, revision=revision or None, local_files_only=cached_only)
         parameters = count_parameters(config)
     except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0][:200].rstrip(".")
         raise BadInput(
-            f"The {role} {source!r} has no configuration that could be read: {str(error).splitlines()[0][:200]}. Give "
+            f"The {role} {source!r} has no configuration that could be read: {reason}. Give "
             "a built-in asset, a folder with config.json in it, or a hub id that this machine can reach."
         ) from error
     blocks = config.get_text_config().num_hidden_layers

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from nlabench.benchmark.errors import BadInput
-from nlabench.benchmark.footprint import check_memory, count_parameters
-from nlabench.benchmark.loading import load_subject
+from nlabench.benchmark.footprint import Footprint, FreeMemory, check_memory, count_parameters, gpus_needed
+from nlabench.benchmark.loading import count_gpus, load_subject
 from nlabench.benchmark.subject import Subject
 from transformers import LlamaConfig
 
@@ -29,12 +30,60 @@ def test_seventy_billion_parameters_are_counted_without_memory_for_them() -> Non
     assert count_parameters(LLAMA_70B) == pytest.approx(70.55e9, rel=1e-3)
 
 
-def test_a_narrower_dtype_is_offered_where_it_fits() -> None:
-    check_memory("x", 10**9, torch.float32, "cpu", free=5 * 10**9)
-    with pytest.raises(BadInput, match=r"'x' has 1.0 billion .* 4.4 GB in float32; 4.0 GB .*--dtype bfloat16 \(2.2 GB"):
-        check_memory("x", 10**9, torch.float32, "cpu", free=4 * 10**9)
-    with pytest.raises(BadInput, match=r"No dtype makes it fit \(22.0 GB in bfloat16\).*4 bits \(about 5.5 GB\)"):
-        check_memory("x", 10**10, torch.bfloat16, "cpu", free=10**10)
+#: A model of 10 blocks with 10^8 parameters each, and 10^8 outside them.
+PLAIN = Footprint(
+    {"embed.weight": 10**8, **{f"blocks.{n}.linear.weight": 10**8 for n in range(10)}}, "blocks",
+    frozenset(f"blocks.{n}.linear.weight" for n in range(10)),
+)  # fmt: skip
+
+
+def refuse(dtype: torch.dtype, free: FreeMemory, device: str = "cpu", **options: Any) -> str:
+    with pytest.raises(BadInput) as raised:
+        check_memory("x", PLAIN, dtype, device, free=free, **options)
+    return str(raised.value)
+
+
+def test_what_fits_is_let_through_and_choices_that_would_fit_are_offered_with_what_they_take() -> None:
+    check_memory("x", PLAIN, torch.float32, "cpu", free=FreeMemory(5 * 10**9))
+    said = refuse(torch.float32, FreeMemory(4 * 10**9))
+    assert "'x' has 1.1 billion parameters, which take 4.8 GB in float32; 4.0 GB are free on 'cpu'" in said
+    assert "--dtype bfloat16 (2.4 GB)" in said
+    assert "--quantize 4bit" in said
+    assert "No choice of these makes it fit here" in refuse(torch.bfloat16, FreeMemory(10**8))
+
+
+def test_several_gpus_are_offered_where_together_they_hold_it() -> None:
+    two = FreeMemory(10**8, (3 * 10**9, 3 * 10**9))
+    assert "--device-map auto (4.8 GB)" in refuse(torch.float32, two, "cuda")
+    check_memory("x", PLAIN, torch.float32, "cuda", device_map="auto", free=two)
+    layout = {"embed": 0, **{f"blocks.{n}": int(n > 1) for n in range(10)}}  # eight blocks on the second
+    assert "take 3.5 GB in float32 on 1; 3.0 GB are free there" in refuse(torch.float32, two, "cuda", device_map=layout)
+
+
+def test_four_bits_are_half_a_byte_a_weight_of_the_blocks_and_no_less() -> None:
+    whole, small = (PLAIN.bytes(torch.bfloat16, quantize) for quantize in (None, "4bit"))
+    assert whole == pytest.approx(11e8 * 2 * 1.1)
+    assert small == pytest.approx((1e8 * 2 + 1e9 * 0.516) * 1.1, rel=1e-3)
+    assert len(PLAIN.pieces(torch.bfloat16)) == 11
+
+
+@pytest.mark.parametrize(("memory", "gpus"), [(20, 1), (10, 2), (7, 3), (4, 5), (3, None)])
+def test_gpus_are_counted_piece_by_piece(memory: int, gpus: int | None) -> None:
+    assert gpus_needed([4, 3, 3, 2, 4], memory) == gpus
+
+
+def test_a_split_subject_takes_as_many_gpus_as_its_weights_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    LLAMA_70B.save_pretrained(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # of a machine with GPUs, as far as counting goes
+    spec, memory = str(tmp_path), 80 * 10**9
+    assert count_gpus(spec, dtype="bfloat16", memory=memory) == 1  # not split
+    assert count_gpus(spec, dtype="bfloat16", device_map="auto", memory=memory) == 3  # 155 GB, 72 of each GPU's 80
+    assert count_gpus(spec, dtype="bfloat16", device_map="auto", memory=141 * 10**9) == 2
+    assert count_gpus(spec, dtype="bfloat16", device="cpu", memory=memory) == 0
+    with pytest.raises(BadInput, match="no number of them holds it"):
+        count_gpus(spec, dtype="float32", device_map="auto", memory=10**9)
 
 
 def test_a_subject_too_large_is_refused_before_a_weight_is_read(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from nlabench.benchmark.errors import BadInput
 from nlabench.benchmark.loading import DEFAULT_SUBJECT, load_subject
 from nlabench.benchmark.reading import make_preamble, read_states
 from nlabench.benchmark.subject import Subject
+from nlabench.benchmark.verbalizers.base import name_of_base
 
 
 def test_without_bitsandbytes_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,3 +41,9 @@ def test_the_default_subject_in_4_bits_is_read_at_its_site_and_is_another_subjec
     cosine = torch.cosine_similarity(*states)
     assert bool((cosine > 0.9).all())
     assert not torch.allclose(*states, rtol=1e-3)
+
+
+def test_an_nla_of_the_whole_weights_may_read_the_subject_in_4_bits() -> None:
+    named = "Qwen2.5-7B-Instruct-bnb-4bit"
+    assert name_of_base("Qwen/Qwen2.5-7B-Instruct", named) == named
+    assert name_of_base("Qwen/Qwen2.5-0.5B-Instruct", named) == "Qwen/Qwen2.5-0.5B-Instruct"

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nlabench
@@ -31,7 +32,7 @@ from nlabench.benchmark.subject import Subject
 
 os.environ.update(RAY_worker_niceness="0")  # workers that yield to everything else take minutes on shared cores
 ray = pytest.importorskip("ray")
-from nlabench.benchmark.ray_cluster import check_answers  # noqa: E402
+from nlabench.benchmark.ray_cluster import _size_up, check_answers  # noqa: E402, _size_up
 from nlabench.benchmark.ray_engine import RayEngine  # noqa: E402
 from nlabench.benchmark.ray_packing import Packer  # noqa: E402
 from nlabench.benchmark.ray_worker import Worker  # noqa: E402
@@ -485,6 +486,20 @@ def test_options_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
     assert "--workers is 0; expected a number above 0" in refusal(tmp_path, name="ray", workers=0)
     assert "--chunk-timeout is -1" in refusal(tmp_path, name="ray", chunk_timeout=-1.0)
     assert "Pass --device cuda, and CUDA_VISIBLE_DEVICES=1" in refusal(tmp_path, "cuda:1", name="ray")
+
+
+def test_a_split_subject_has_all_its_gpus_on_one_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    nodes = [{"Alive": True, "Resources": {"CPU": 16, "GPU": n}} for n in (8, 4, 2)]
+    ray = SimpleNamespace(nodes=lambda: nodes)
+    split = _size_up(ray, None, 3, ours=False)
+    assert (split.n_workers, split.gpus, split.cores) == (3, 3, 8)  # two on the first node, one on the second
+    with pytest.raises(BadInput) as raised:
+        _size_up(ray, 4, 3, ours=False)
+    assert "the subject takes 3 GPUs of one node each" in str(raised.value)
+    assert "which are room for 3. Pass --workers 3, or add nodes with 3 GPUs or more" in str(raised.value)
+    with pytest.raises(BadInput, match=r"room for 0\. Pass --quantize 4bit or a smaller --dtype"):
+        _size_up(ray, None, 9, ours=False)
 
 
 def test_without_ray_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

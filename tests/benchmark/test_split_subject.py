@@ -131,7 +131,7 @@ def lay_out(subject: Subject, on_disk: set[int]) -> dict[str, int | str]:
     path = names[subject.blocks]
     found: dict[str, int | str] = {f"{path}.{n}": "disk" for n in on_disk}
     owners = [f"{path}."]
-    for name, _ in subject.model.named_parameters():
+    for name, _ in subject.model.named_parameters(remove_duplicate=False):
         owner = next((f"{path}.{n}" for n in range(subject.n_blocks) if name.startswith(f"{path}.{n}.")), None)
         found.setdefault(owner or name.rpartition(".")[0], "cpu")
     for name, module in subject.model.named_modules():
@@ -251,10 +251,12 @@ def test_a_map_may_be_a_file(subject: Subject, tmp_path: Path) -> None:
 
 
 def test_maps_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
-    assert "--device-map automatic is none of auto, balanced, and no JSON file" in refusal(device_map="automatic")
+    assert "--device-map automatic is none of auto, balanced, and no readable JSON file" in refusal(
+        device_map="automatic"
+    )
     file = tmp_path / "map.json"
     for content, said in (
-        ("{", "no JSON file that can be read"),
+        ("{", "no readable JSON file"),
         ("[1]", "is an object from names of modules"),
         ("{}", "is an object from names of modules"),
         ('{"model": "gpu"}', "'gpu' is no device"),
@@ -264,7 +266,7 @@ def test_maps_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
         file.write_text(content)
         assert said in refusal(device_map=str(file))
     assert "names GPU 40; this process sees" in refusal(device_map={"": 40})
-    assert "could not be loaded" in refusal(device_map={"model.embed_tokens": "cpu"})  # nothing of the rest
+    assert "could not be loaded" in refusal(device_map={"model.embed_tokens": "cpu", "model.norm": "disk"})
 
 
 def test_a_device_beside_a_map_is_refused_where_it_is_another() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import typer
 from nlabench.benchmark.concepts import ConceptPack
 from nlabench.benchmark.errors import BadInput
 from nlabench.benchmark.records import read_result
@@ -86,11 +87,15 @@ def test_entries_of_other_boards_and_verified_ones_are_left_alone(
     assert {one.id for one in read_store(tmp_path / "store")[0]} == {entry.id, other.name}
 
 
-def test_a_run_of_other_items_is_refused_and_nothing_is_lost(entry: Entry, now: Path, tmp_path: Path) -> None:
+def test_a_run_of_other_items_is_refused_and_nothing_is_lost(
+    entry: Entry, now: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     items = pd.read_parquet(now / "items.parquet")
     items.loc[0, ["item_id", "position"]] = ["0" * 16, 99]
     items.to_parquet(now / "items.parquet", index=False)
-    with pytest.raises(SystemExit, match="item") as caught:
+    with pytest.raises(typer.Exit) as caught:
         main(now, tmp_path / "store")
-    assert isinstance(caught.value.__context__, BadInput)
+    assert caught.value.exit_code == 2
+    assert isinstance(caught.value.__cause__, BadInput)
+    assert "item" in capsys.readouterr().err
     assert [one.id for one in read_store(tmp_path / "store")[0]] == [entry.id]
