@@ -32,7 +32,7 @@ from nlabench.benchmark.subject import Subject
 
 os.environ.update(RAY_worker_niceness="0")  # workers that yield to everything else take minutes on shared cores
 ray = pytest.importorskip("ray")
-from nlabench.benchmark.ray_cluster import _size_up, check_answers  # noqa: E402, _size_up
+from nlabench.benchmark.ray_cluster import _size_up, check_answers  # noqa: E402
 from nlabench.benchmark.ray_engine import RayEngine  # noqa: E402
 from nlabench.benchmark.ray_packing import Packer  # noqa: E402
 from nlabench.benchmark.ray_worker import Worker  # noqa: E402
