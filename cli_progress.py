@@ -28,12 +28,13 @@ def plan_lines(quiet: bool) -> Callable[[Plan, Bench], None] | None:
         arms = ", ".join(f"{n} {arm}" for arm, n in plan.items_by_arm.items())
         answers = f", {plan.answers} answers for the behaviour gate" if plan.answers else ""
         texts = f", {plan.texts:,} texts (items with the same activation share one)" if plan.texts else ""
+        scans = f", {plan.scans} scans of the vocabulary" if plan.scans else ""
         console.print(
             f"[bold]Plan[/bold]: {study.subject.name}, site {study.site.layer} of {study.subject.n_blocks} blocks, "
             f"upstream at {study.injection_layer}; {len(study.pack.names)} concepts, "
             f"{len(study.readout_prompts)} prompts\n"
             f"  {plan.n_items} items ({arms})\n"
-            f"  {plan.tokens_read:,} tokens to read{answers}{texts}\n"
+            f"  {plan.tokens_read:,} tokens to read{answers}{texts}{scans}\n"
             f"  {_show_left(plan)}",
             soft_wrap=True,
         )
@@ -44,7 +45,7 @@ def plan_lines(quiet: bool) -> Callable[[Plan, Bench], None] | None:
 def _show_left(plan: Plan) -> str:
     stored = plan.stored
     shares = [(plan.tokens_read, stored.tokens, "tokens"), (plan.answers, stored.answers, "answers"),
-              (plan.texts, stored.texts, "texts")]  # fmt: skip
+              (plan.texts, stored.texts, "texts"), (plan.scans, stored.scans, "scans")]  # fmt: skip
     there = ", ".join(f"{math.floor(100 * share)}% of the {name}" for total, share, name in shares if total and share)
     scoring = ", and scoring" if plan.texts else ""
     if not stored.takes_time:
@@ -52,7 +53,7 @@ def _show_left(plan: Plan) -> str:
     else:
         stages = {
             "reading": plan.reading_seconds, "gate": plan.gate_seconds, "texts": plan.text_seconds,
-            "vectors of texts": plan.vector_seconds,
+            "vectors of texts": plan.vector_seconds, "scans of the vocabulary": plan.scan_seconds,
         }  # fmt: skip
         parts = ", ".join(f"{name} {_minutes(seconds)}" for name, seconds in stages.items() if seconds)
         left = f"about {_minutes(plan.seconds)} are left, at the rates measured here today ({parts}){scoring}"

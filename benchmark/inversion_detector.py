@@ -49,17 +49,26 @@ def measure_inversion(study: Study, specs: Sequence[ItemSpec], vectors: Tensor, 
     Raises:
         BadInput: the subject is not in float32 (see `can_scan`).
     """
+    found = np.full(len(specs), np.nan)
+    payloads = engine.run("scanning the vocabulary after each prompt (tokens)", plan_scans(study, specs, vectors))
+    for own, payload in zip(find_scanned(study, specs).values(), payloads, strict=True):
+        found[own] = -log_ratio(payload.arrays["distances"].astype(np.float64), vectors[own])
+    return found
+
+
+def find_scanned(study: Study, specs: Sequence[ItemSpec]) -> dict[Readout, list[int]]:
+    """The readouts after which the vocabulary is scanned, each with the rows of its items."""
     prompts = {prompt.text.id for prompt in study.readout_prompts}
     rows: dict[Readout, list[int]] = {}
     for row, spec in enumerate(specs):
         if spec.readout.text_id in prompts:
             rows.setdefault(spec.readout, []).append(row)
-    chunks = [_plan_scan(study, readout, vectors[own]) for readout, own in rows.items()]
-    found = np.full(len(specs), np.nan)
-    payloads = engine.run("scanning the vocabulary after each prompt (tokens)", chunks)
-    for own, payload in zip(rows.values(), payloads, strict=True):
-        found[own] = -log_ratio(payload.arrays["distances"].astype(np.float64), vectors[own])
-    return found
+    return rows
+
+
+def plan_scans(study: Study, specs: Sequence[ItemSpec], vectors: Tensor) -> list[Chunk]:
+    """The scans that serve these items, one for each readout of `find_scanned`. vectors: [n, d_model]."""
+    return [_plan_scan(study, readout, vectors[own]) for readout, own in find_scanned(study, specs).items()]
 
 
 def log_ratio(distances: Floats, vectors: Tensor) -> Floats:

@@ -12,6 +12,7 @@ from .planning import Stored
 from .roster import QUICK, Roster
 from .store import Payload, Store
 from .study import Study
+from .task import ScanningTask, Task
 from .verbalizing import plan_texts
 
 
@@ -54,13 +55,15 @@ def look_ahead(
     store: Store,
     measure: Callable[[Engine], tuple[Study, Activations]],
     load: Callable[[Study], Roster] | None = None,
+    tasks: Sequence[Task] = (),
 ) -> Ahead:
     """How much of a run is in the store, without doing any of it (the verbalizers are loaded where their texts may be).
 
     Activations hang on directions, and those on every text of the pack: where one is not read yet, no answer and no
     text of the run can be in the store, but for those of a pack and subject whose readings were deleted.
 
-    measure: as `Bench.measure`, with an engine. load: the roster of a study; without, nothing is verbalized.
+    measure: as `Bench.measure`, with an engine. load: the roster of a study; without, nothing is verbalized. tasks:
+    those whose scans of the vocabulary are part of the run.
 
     Raises:
         BadInput: as `load_roster`.
@@ -69,17 +72,19 @@ def look_ahead(
         study, activations = measure(StoreReader(store))
     except NotStored as missing:
         none = 0.0 if load else 1.0
-        return Ahead(Stored(missing.share if missing.kind == "readings" else 1.0, none, none, none))
+        return Ahead(Stored(missing.share if missing.kind == "readings" else 1.0, none, none, none, none))
     if load is None:
-        return Ahead(Stored(1.0, 1.0, 1.0, 1.0), study)
+        return Ahead(Stored(1.0, 1.0, 1.0, 1.0, 1.0), study)
     roster = load(study)
     chunks = {name: plan_texts(verbalizer, activations, study) for name, verbalizer in roster.verbalizers.items()}
+    scans = [chunk for t in tasks if isinstance(t, ScanningTask) for chunk in t.plan_scans(study, activations)]
     written = [name for name, v in roster.verbalizers.items() if name not in QUICK and v.card.role != "floor"]
     stored = Stored(
         tokens=1.0,
         answers=stored_share(store, plan_gate(study)),
         texts=stored_share(store, [chunk for part in chunks.values() for chunk in part]),
         written=stored_share(store, [chunk for name in written for chunk in chunks[name]]),
+        scans=stored_share(store, scans),
     )
     return Ahead(stored, study, roster)
 

@@ -157,7 +157,7 @@ def run(
     with closing(bench.engine):
         ahead = None
         if show_plan:
-            ahead = look_ahead(bench.store, bench.measure, lambda study: load_roster(verbalizers, study))
+            ahead = look_ahead(bench.store, bench.measure, lambda study: load_roster(verbalizers, study), bench.tasks)
             show_plan(plan_run(bench, verbalizers, ahead), bench)
         study, activations = bench.measure()
         roster = (ahead and ahead.roster) or load_roster(verbalizers, study)

@@ -8,7 +8,9 @@ import pkgutil
 from typing import Protocol, runtime_checkable
 
 from .activations import ItemSpec
+from .engine import Chunk
 from .errors import BadInput
+from .extraction import Activations
 from .panel import Panel
 from .records import MetricRow
 from .study import Study
@@ -52,6 +54,15 @@ class MeasuringTask(Task, Protocol):
 
     def measure(self, transcript: Transcript) -> Measured:
         """Numbers per item (see `Measured`). Long work goes through the transcript's engine, so that it resumes."""
+        ...
+
+
+@runtime_checkable
+class ScanningTask(MeasuringTask, Protocol):
+    """A task for whose items the vocabulary is scanned (see `inversion_detector`): minutes that a plan must know of."""
+
+    def plan_scans(self, study: Study, activations: Activations) -> list[Chunk]:
+        """The scans that `measure` makes; none where the subject cannot be scanned."""
         ...
 
 

@@ -162,7 +162,7 @@ def print_costs(suites: Sequence[str]) -> None:
         bench = set_up(RunSettings(suite=suite), say=lambda _: None, engine=EngineSettings())
         try:
             # As if all were in the store: the plan's counts are wanted, and not this machine's time.
-            plan = plan_run(bench, ["nla:reference"], Ahead(Stored(1, 1, 1, 1)))
+            plan = plan_run(bench, ["nla:reference"], Ahead(Stored(1, 1, 1, 1, 1)))
             if not number:
                 shares, told = measure_shares(bench)
                 load = f"load {os.getloadavg()[0]:.1f}, {torch.get_num_threads()} threads"

@@ -45,9 +45,9 @@ TABLES = {
     "E3": "many_shot",
     "E4": "prefill",
     "E5": "soft_prefix",
-    "sip-it": "sip_it",
     "E1": "inversion",
     "E2": "strength",  # its second curve is read off E1's inversions
+    "sip-it": "sip_it",  # and its exhaustive scans are E1's
 }
 LIBRARIES = ("nlabench", "torch", "transformers", "scipy", "matplotlib")
 MARKS = {"same": "green", "same shape": "cyan", "differs": "red", "not rerun": "dim", "no figure": "dim"}
@@ -207,8 +207,9 @@ def announce(setup: Setup, modules: dict[str, ModuleType]) -> None:
     seconds = {}
     for table, module in modules.items():
         seconds[table] = float(module.estimate(setup))
-    if setup.invert and "E2" in modules and "E1" not in modules and (inversion := find_module("E1")) is not None:
-        seconds["E2"] += float(inversion.estimate(setup))  # E1 is there already: its inversions are made again
+    reader = next((table for table in ("E2", "sip-it") if table in modules), None)
+    if setup.invert and reader and "E1" not in modules and (inversion := find_module("E1")) is not None:
+        seconds[reader] += float(inversion.estimate(setup))  # E1 is there already: its inversions are made again
     parts = ", ".join(f"{table} {show_seconds(value)}" for table, value in seconds.items())
     say_time(f"this will take about {show_seconds(sum(seconds.values()))} at the speed measured just now: {parts}")
 

@@ -27,8 +27,9 @@ from numpy.typing import NDArray
 from ..benchmark import arms
 from ..benchmark.activations import ItemSpec
 from ..benchmark.detectors import OF_THE_VECTOR, ask_detector, find_detector, unmoved_states
-from ..benchmark.extraction import graft_target
-from ..benchmark.inversion_detector import can_scan, measure_inversion
+from ..benchmark.engine import Chunk
+from ..benchmark.extraction import Activations, graft_target
+from ..benchmark.inversion_detector import can_scan, measure_inversion, plan_scans
 from ..benchmark.panel import Panel, Rows
 from ..benchmark.records import MetricRow, metric_row
 from ..benchmark.statistics import (
@@ -70,10 +71,19 @@ class OffManifoldDetection:
             items += arms.control_grid(study, "permuted", injection) + arms.control_grid(study, "random", injection)
         return items + arms.control_grid(study, "graft", "readout")
 
+    def plan_scans(self, study: Study, activations: Activations) -> list[Chunk]:
+        """As `measure` makes them; none where the subject is not in float32."""
+        rows = self._own_rows(study, activations)
+        specs = [activations.specs[row] for row in rows]
+        return plan_scans(study, specs, activations.vectors[rows]) if can_scan(study) else []
+
+    def _own_rows(self, study: Study, activations: Activations) -> Rows:
+        wanted = set(self.items(study))
+        return np.array([row for row, spec in enumerate(activations.specs) if spec in wanted])
+
     def measure(self, transcript: Transcript) -> Measured:
         study, activations = transcript.study, transcript.activations
-        wanted = set(self.items(study))
-        rows = np.array([row for row, spec in enumerate(activations.specs) if spec in wanted])
+        rows = self._own_rows(study, activations)
         vectors = activations.vectors[rows]
 
         def place(values: Floats) -> Floats:

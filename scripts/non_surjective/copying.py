@@ -7,15 +7,16 @@ same tokens after the original prompt. What the subject itself writes to that re
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from nlabench.benchmark.decoding import decode
 
 from .many_shot import count_tokens, write_answers
+from .matching import REACHABLE
 from .prompts import SETS
 from .setup import Setup, read_states
 from .states import mean, token_distances
+from .timing import time_answers, time_reading
 
 #: How often the answer stands in the request.
 TIMES = (1, 4)
@@ -26,10 +27,15 @@ def count_prompts(setup: Setup) -> int:
 
 
 def estimate(setup: Setup) -> float:
-    """From a few decoded tokens: an answer under steering, and one for every request to repeat it."""
-    start = time.perf_counter()
-    decode(setup.subject, setup.prompts["refusal"][: count_prompts(setup)], max_new_tokens=3)
-    return (time.perf_counter() - start) / 3 * count_tokens(setup) * len(SETS) * (1 + len(TIMES))
+    """From answers to the prompts and to requests to repeat another text of as many tokens, and one reading of each."""
+    subject, n_tokens, prompts = setup.subject, count_tokens(setup), setup.prompts["refusal"][: count_prompts(setup)]
+    text = (subject.encode(REACHABLE) * n_tokens)[:n_tokens]
+    seconds = time_answers(setup, prompts, n_tokens)
+    for times in TIMES:
+        copy = subject.chat_ids(ask_to_repeat(subject.tokenizer.decode(text), times))
+        seconds += time_answers(setup, [copy] * len(prompts), n_tokens)
+        seconds += len(prompts) * (time_reading(setup, copy + text) + 2 * time_reading(setup, prompts[0] + text))
+    return len(SETS) * seconds
 
 
 def ask_to_repeat(text: str, times: int) -> str:

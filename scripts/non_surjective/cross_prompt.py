@@ -7,7 +7,6 @@ prompts there are other wordings of the same request.
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from .prompts import SETS, load_built_in, load_rephrased
 from .rows import Outcome, Row
 from .setup import ARMS, Setup, template_ends
 from .states import token_distances
+from .timing import time_reading
 from .verdicts import NOTHING_PUBLISHED
 
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ def count_prompts(setup: Setup) -> int:
 
 
 def estimate(setup: Setup) -> float:
-    start = time.perf_counter()
-    setup.states("refusal", setup.prompts["refusal"][0])
-    return (time.perf_counter() - start) * len(SETS) * count_prompts(setup) * (1 + len(ARMS) + 2)
+    """From one prompt: each is read in every arm, and those of the refusal set in two other wordings."""
+    reads = count_prompts(setup) * (len(SETS) * (1 + len(ARMS)) + 2)
+    return time_reading(setup, setup.prompts["refusal"][0]) * reads
 
 
 def run(setup: Setup) -> Outcome:
@@ -52,6 +52,8 @@ def run(setup: Setup) -> Outcome:
         "Under a ratio of 1, steering moves a state less than a change of prompt does; the state may still be one that "
         "no prompt gives. Length is not reachability: a random vector of the same length moves as far.",
     ]
+    if setup.quick:
+        notes.append(f"Quick: {count_prompts(setup)} prompts a set; in full 10.")
     return Outcome("E6", "Cross-prompt scale", rows, data, lambda figure: draw(figure, data), notes)
 
 

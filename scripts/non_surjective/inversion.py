@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from nlabench.tasks.invertibility import STATEMENT, Inverted, summarise
 
 from .inversion_rows import control_rows, published_rows, quantised_row
-from .inverting import count_scans, invert_quantised, invert_set, size_of, time_scan
+from .inverting import FULL, count_scans, invert_quantised, invert_set, size_of, time_scan
 from .projection import answer_projected, projected_row
 from .prompts import SETS
 from .rows import Outcome, Row
@@ -40,7 +40,7 @@ def run(setup: Setup) -> Outcome:
         projected = answer_projected(setup, name)
         rows += [projected_row(name, found) for found in projected]
         data[name] = {
-            "scans": result.scans, "seconds": result.seconds, "tokens_given": result.given,
+            "scans_together": result.scans, "seconds_together": result.seconds, "tokens_given": result.given,
             "arms": [known(asdict(summary)) for summary in summarise(result.inverted, seed=setup.seed)],
             "positions": [describe(one) for one in result.inverted], "projected": projected,
         }  # fmt: skip
@@ -63,7 +63,11 @@ def run(setup: Setup) -> Outcome:
         "An AUROC's interval draws prompts; few prompts make it too narrow, and where all ratios part it is [1, 1].",
     ]
     if size.most is not None:
-        notes.append(f"Quick: {size.prompts} prompts a set, {size.most} tokens of each request; the template is given.")
+        notes.append(
+            f"Quick: the first {size.most} tokens of {size.prompts} requests a set, and {size.quantised_most} of "
+            f"{size.quantised_prompts} with int8 weights; the template is given. In full every token of {FULL.prompts} "
+            f"prompts, and {FULL.quantised_most} of {FULL.quantised_prompts} with int8 weights."
+        )
     return Outcome("E1", "Inversion (Table 1)", rows, data, lambda figure: draw(figure, data), notes)
 
 

@@ -51,7 +51,7 @@ def published_rows(setup: Setup, name: str, result: SetResult, arms: dict[str, A
     auroc = steered.auroc or (float("nan"),) * 3
     nearly = min(auroc[0], 1.0)
     lowest = min(published.auroc for published in column.values())
-    seconds = result.seconds / natural.n_prompts
+    seconds = result.seconds / result.prompts
     counts = {published.recovered for published in column.values()}
     recovered = [judge_count((steered.exact, steered.n_prompts), (count, 10)) for count in sorted(counts)]
     best = next((judged for judged in recovered if judged[0] == "same"), recovered[-1])
@@ -78,7 +78,7 @@ def published_rows(setup: Setup, name: str, result: SetResult, arms: dict[str, A
             f"{auroc[0]:.4f} [{auroc[1]:.3f}, {auroc[2]:.3f}]",
             judge_property(f"at least {lowest}", nearly >= lowest, f"{nearly:.4f}")),
         row("seconds a prompt", "{p.seconds:.0f}", f"{seconds:.0f} for all arms and strengths",
-            ("no figure", "another machine, and here only the positions that were searched")),
+            ("no figure", "another machine, and a scan serves all arms, strengths and sets")),
     ]  # fmt: skip
 
 

@@ -1,23 +1,24 @@
 """What E1 and E2 invert: both sets in all arms, and the scans that serve them.
 
-Under the true prefix one scan of a position serves every arm and every strength. Whether a prompt is recovered exactly
-does not depend on that; distances after a token that was not recovered do.
+Under the true prefix one scan of a position serves every arm and every strength, and whatever prompt of either set
+begins alike: the first of a request's tokens stands after the same chat template in all of them. Whether a prompt is
+recovered exactly does not depend on that; distances after a token that was not recovered do.
 """
 
 from __future__ import annotations
 
 import copy
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from nlabench.benchmark import planning
+from nlabench.benchmark.inversion import invert
 from nlabench.benchmark.inversion_scan import Nearest, Scanner
 from nlabench.benchmark.subject import Subject, wrap_subject
 from nlabench.tasks.invertibility import (
     Inverted,
     StateSequence,
-    invert_sequences,
     make_sequences,
     moved_upstream,
     natural_states,
@@ -40,21 +41,25 @@ class Size:
     quantised_most: int | None
 
 
-QUICK, FULL = Size(2, 3, 1, 2), Size(10, None, 10, 12)
+QUICK, FULL = Size(2, 2, 1, 1), Size(10, None, 10, 12)
 
 
 @dataclass(frozen=True)
 class SetResult:
-    """One set of prompts, inverted. seconds: of all its scans, which serve all arms and strengths."""
+    """One set of prompts, inverted.
+
+    scans, seconds, prompts: of all sets that were scanned together, in all arms and at all strengths.
+    """
 
     inverted: list[Inverted]
     given: int
     scans: int
     seconds: float
+    prompts: int
 
 
 #: What was inverted in this process: E1 and E2 need the same scans.
-_DONE: dict[tuple[object, ...], SetResult] = {}
+_DONE: dict[tuple[object, ...], dict[str, SetResult]] = {}
 _SUBJECTS: dict[str, Subject] = {}
 _SCANNERS: dict[tuple[str, int], Scanner] = {}
 
@@ -88,44 +93,65 @@ def count_given(setup: Setup, name: str) -> int:
 
 def count_scans(setup: Setup) -> int:
     """Scans of a whole run; prompts that begin alike share theirs."""
-    size, scans = size_of(setup), 0
-    for name in SETS:
+    size = size_of(setup)
+    quantised = _list_scanned(setup, ["refusal"], size.quantised_prompts, size.quantised_most)
+    return len(_list_scanned(setup, SETS, size.prompts, size.most)) + len(quantised)
+
+
+def _list_scanned(
+    setup: Setup, names: Sequence[str], prompts: int, most: int | None
+) -> set[tuple[int, tuple[int, ...]]]:
+    """What is scanned, each once: the site, and the tokens before the position."""
+    found = set()
+    for name in names:
         given = count_given(setup, name)
-        for prompts, most in ((size.prompts, size.most), (size.quantised_prompts, size.quantised_most)):
-            lists = setup.prompts[name][:prompts] if most == size.most or name == "refusal" else []
-            end = None if most is None else given + most
-            scans += len({tuple(ids[:i]) for ids in lists for i in range(given, len(ids[:end]))})
-    return scans
+        end = None if most is None else given + most
+        for ids in setup.prompts[name][:prompts]:
+            found |= {(setup.layer_of(name), tuple(ids[:index])) for index in range(given, len(ids[:end]))}
+    return found
 
 
 def time_scan(setup: Setup) -> float:
-    """Seconds of one scan with the pre-scan."""
+    """Seconds of one scan with the pre-scan, from some of its batches."""
     subject = in_float32(setup.subject)
-    scanner = scanner_of(subject, setup.layer)
     prefix = subject.make_prefix(setup.prompts["refusal"][0][:20], setup.layer)
-    tokens = torch.arange(min(scanner.rows, subject.vocab_size), device=subject.device)
-    shared, taken = scanner.shares(prefix), []
-    for _ in range(3):
-        start = time.perf_counter()
-        list(scanner.states(prefix, tokens, dtype=torch.bfloat16, shared=shared))
-        taken.append(time.perf_counter() - start)
-    return (min(taken) + max(taken)) / 2 * subject.vocab_size / len(tokens) * 1.1
+    return planning.time_scan(scanner_of(subject, setup.layer), prefix)
 
 
 def invert_set(setup: Setup, name: str) -> SetResult:
-    """A set in all arms at its λ, and steered at the strengths of E2: once in a process."""
-    subject, layer, size = in_float32(setup.subject), setup.layer_of(name), size_of(setup)
-    key = (subject.fingerprint, name, layer, setup.quick, setup.seed, *map(tuple, setup.prompts[name]))
+    """A set in all arms at its λ, and steered at the strengths of E2."""
+    return invert_sets(setup)[name]
+
+
+def invert_sets(setup: Setup) -> dict[str, SetResult]:
+    """Every set: once in a process, and together where the same block is read and the known tokens are the same."""
+    subject = in_float32(setup.subject)
+    prompts = (tuple(map(tuple, setup.prompts[name])) for name in SETS)
+    key = (subject.fingerprint, *setup.layers.items(), setup.layer, setup.quick, setup.seed, *prompts)
     if key not in _DONE:
-        prompts, given, own = setup.prompts[name][: size.prompts], count_given(setup, name), setup.strengths[name]
-        shifts = {arm: setup.shift(name, arm) for arm in ARMS}
-        sequences = make_sequences(subject, layer, prompts, shifts, own, given=given, most=size.most)
-        for strength in STRENGTHS:
-            if abs(own) != strength:
-                signed = strength if own > 0 else -strength
-                sequences += steer(setup, name, subject, prompts, signed, given, size.most)
-        _DONE[key] = _invert(setup, f"E1 {name}", scanner_of(subject, layer), sequences, prompts[0][:given])
+        together: dict[tuple[int, tuple[int, ...]], list[str]] = {}
+        for name in SETS:
+            given = tuple(setup.prompts[name][0][: count_given(setup, name)])
+            together.setdefault((setup.layer_of(name), given), []).append(name)
+        _DONE[key] = {}
+        for (layer, given), names in together.items():
+            sequences = {name: make_set(setup, name, subject) for name in names}
+            what = f"E1 {' and '.join(names)}"
+            _DONE[key] |= _invert(setup, what, scanner_of(subject, layer), sequences, given)
     return _DONE[key]
+
+
+def make_set(setup: Setup, name: str, subject: Subject) -> list[StateSequence]:
+    """What is inverted of a set."""
+    size, given, own = size_of(setup), count_given(setup, name), setup.strengths[name]
+    prompts, layer = setup.prompts[name][: size.prompts], setup.layer_of(name)
+    shifts = {arm: setup.shift(name, arm) for arm in ARMS}
+    sequences = make_sequences(subject, layer, prompts, shifts, own, given=given, most=size.most)
+    for strength in STRENGTHS:
+        if abs(own) != strength:
+            signed = strength if own > 0 else -strength
+            sequences += steer(setup, name, subject, prompts, signed, given, size.most)
+    return sequences
 
 
 def steer(
@@ -145,16 +171,27 @@ def steer(
 
 
 def _invert(
-    setup: Setup, what: str, scanner: Scanner, sequences: list[StateSequence], given: Sequence[int]
-) -> SetResult:
+    setup: Setup, what: str, scanner: Scanner, sets: Mapping[str, Sequence[StateSequence]], given: Sequence[int]
+) -> dict[str, SetResult]:
+    """Sets of sequences after the same known tokens, under the true prefix, each position's scan shared by all."""
     scans: list[float] = []
 
     def say(index: int, served: int, found: Nearest) -> None:
         scans.append(found.seconds)
         setup.say(f"{what}: position {index}, {served} targets in {found.seconds:.1f} s")
 
-    inverted = invert_sequences(scanner, sequences, given=given, say=say)
-    return SetResult(inverted, len(given), len(scans), sum(scans))
+    sequences = {f"{name} {one.name}": one for name, own in sets.items() for one in own}
+    found = invert(
+        scanner, {key: one.states for key, one in sequences.items()},
+        forced={key: one.ids for key, one in sequences.items()}, given=given, say=say,
+    )  # fmt: skip
+    n_prompts = len({(name, one.prompt) for name, own in sets.items() for one in own})
+    return {
+        name: SetResult(
+            [Inverted(one, found[f"{name} {one.name}"]) for one in own], len(given), len(scans), sum(scans), n_prompts
+        )
+        for name, own in sets.items()
+    }
 
 
 def reconstructed_states(setup: Setup, name: str, number: int, strength: float) -> Tensor | None:
@@ -189,4 +226,5 @@ def invert_quantised(setup: Setup) -> SetResult:
     sequences = make_sequences(
         subject, layer, prompts, shifts, setup.strengths[name], given=given, most=size.quantised_most
     )
-    return _invert(setup, "E1 int8", Scanner(subject, layer, prescan=True), sequences, prompts[0][:given])
+    scanner = Scanner(subject, layer, prescan=True)
+    return _invert(setup, "E1 int8", scanner, {name: sequences}, prompts[0][:given])[name]

@@ -6,12 +6,12 @@ prefix of N demonstrations (another request, its own steered answer). N = 0 is t
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nlabench.benchmark.decoding import decode
 from nlabench.benchmark.errors import BadInput
+from nlabench.benchmark.store import array_fingerprint
 from nlabench.benchmark.subject import Subject
 from torch import Tensor
 
@@ -19,6 +19,7 @@ from .prompts import SETS, load_built_in
 from .rows import Outcome, Row
 from .setup import ARMS, Arm, Setup, add_everywhere, read_states
 from .states import mean, spread, token_distances
+from .timing import time_answers, time_reading
 from .verdicts import Judged, judge_growth, judge_property
 
 if TYPE_CHECKING:
@@ -32,6 +33,10 @@ ALONG: Judged = ("no figure", "not in the paper: 1 would be the whole shift; the
 
 #: Tokens of an answer, and prompts, in full and in a quick run.
 TOKENS, QUICK_TOKENS, PROMPTS, QUICK_PROMPTS = 64, 24, 10, 3
+
+
+#: Answers that were written in this process: E5 has the subject copy those of E3.
+_ANSWERS: dict[tuple[object, ...], list[tuple[int, ...]]] = {}
 
 
 def list_shots(setup: Setup) -> tuple[int, ...]:
@@ -78,16 +83,13 @@ def list_demonstrated(name: str) -> list[str]:
 
 
 def estimate(setup: Setup) -> float:
-    subject, ids = setup.subject, setup.prompts["refusal"][0]
-    start = time.perf_counter()
-    setup.states("refusal", ids * 4)
-    per_token = (time.perf_counter() - start) / (4 * len(ids))
-    start = time.perf_counter()
-    decode(subject, [ids] * 4, max_new_tokens=4)
-    per_step = (time.perf_counter() - start) / 4
-    turn = len(ids) + count_tokens(setup)
-    reading = count_prompts(setup) * sum(shots + 1 for shots in list_shots(setup)) * turn * per_token
-    return len(SETS) * (reading + 4 * count_tokens(setup) * per_step * (1 + count_prompts(setup) / 4))
+    """From two batches of answers (demonstrations, and the prompts' own), and one reading of four turns."""
+    n_tokens, prompts = count_tokens(setup), setup.prompts["refusal"][: count_prompts(setup)]
+    demonstrated = [setup.subject.chat_ids(text) for text in list_demonstrated("refusal")[: setup.shots]]
+    writing = sum(time_answers(setup, batch, n_tokens) for batch in (demonstrated, prompts))
+    a_turn = time_reading(setup, (prompts[0] + [0] * n_tokens) * 4) / 4
+    turns = 1 + len(ARMS) + sum(1 + shots for shots in list_shots(setup))  # plain, each arm's target, each N
+    return len(SETS) * (writing + count_prompts(setup) * turns * a_turn)
 
 
 def run(setup: Setup) -> Outcome:
@@ -117,6 +119,11 @@ def run(setup: Setup) -> Outcome:
         "nothing. Demonstrations that led toward the concept would bring the steered target nearer than those.",
         "A prefix moves the states whatever it says. What demonstrations could bring is the share along the shift.",
     ]
+    if setup.quick:
+        notes.append(
+            f"Quick: {QUICK_PROMPTS} prompts a set, and answers of {QUICK_TOKENS} tokens; in full {PROMPTS} and "
+            f"{TOKENS}."
+        )
     return Outcome("E3", "Many-shot (Table 2)", rows, data, lambda figure: draw(figure, data), notes)
 
 
@@ -176,11 +183,14 @@ def share_along(natural: Tensor, plain: Tensor, target: Tensor) -> float:
 
 def write_answers(setup: Setup, name: str, prompts: Sequence[list[int]]) -> list[tuple[int, ...]]:
     """Greedy answers under steering, as token ids; a prompt that is answered with nothing keeps one stop token."""
-    shifts = setup.shift(name).expand(len(prompts), -1)
-    edits = {setup.layer_of(name) - 1: add_everywhere(setup.subject, shifts)}
-    stop = min(setup.subject.stop_ids())
-    decoded = decode(setup.subject, prompts, max_new_tokens=count_tokens(setup), edits=edits)
-    return [answer.ids or (stop,) for answer in decoded]
+    shift, block, n_tokens = setup.shift(name), setup.layer_of(name) - 1, count_tokens(setup)
+    key = (setup.subject.fingerprint, block, n_tokens, array_fingerprint(shift.numpy()), *map(tuple, prompts))
+    if key not in _ANSWERS:
+        edits = {block: add_everywhere(setup.subject, shift.expand(len(prompts), -1))}
+        stop = min(setup.subject.stop_ids())
+        decoded = decode(setup.subject, prompts, max_new_tokens=n_tokens, edits=edits)
+        _ANSWERS[key] = [answer.ids or (stop,) for answer in decoded]
+    return _ANSWERS[key]
 
 
 def write_demonstrations(setup: Setup, name: str) -> list[list[int]]:

@@ -45,6 +45,10 @@ class Matching:
         """Mean over tokens of ‖states − target‖₂ [b]. states: [b, t, d_model]."""
         return ((states - self.targets).norm(dim=-1) * self.mask).sum(1) / self.mask.sum(1)
 
+    def error(self, states: Tensor) -> Tensor:
+        """The mean squared error over a row's tokens [b]. states: [b, t, d_model]."""
+        return ((states - self.targets).square().mean(-1) * self.mask).sum(1) / self.mask.sum(1)
+
 
 class _Reached(Exception):
     """Leaves the forward once the block that is read has run."""

@@ -7,7 +7,6 @@ counts, which is why vectors that mean nothing are steered with as well.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +16,14 @@ from .prompts import load_built_in
 from .refusals import REFUSALS, is_answered
 from .rows import Outcome, Row
 from .setup import Arm, Setup, add_everywhere
+from .timing import time_answers
 from .verdicts import Judged, judge_number, judge_rise, wilson
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PREFILL = "Here"
-ROWS_AT_ONCE = 20
+ROWS_AT_ONCE = 24
 
 #: Table 3: none, prefill, steering; shares of 572 harmful requests.
 PUBLISHED = {
@@ -55,10 +55,12 @@ def count_tokens(setup: Setup) -> int:
 
 
 def estimate(setup: Setup) -> float:
-    start = time.perf_counter()
-    decode(setup.subject, setup.prompts["refusal"][:10], max_new_tokens=3)
-    per_token = (time.perf_counter() - start) / 30
-    return per_token * len(CONDITIONS) * len(list_requests(setup)) * count_tokens(setup)
+    """From the batches of one condition."""
+    prompts = [setup.subject.chat_ids(request) for request in list_requests(setup)]
+    whole, rest = divmod(len(prompts), ROWS_AT_ONCE)
+    seconds = whole * time_answers(setup, prompts[:ROWS_AT_ONCE], count_tokens(setup)) if whole else 0.0
+    seconds += time_answers(setup, prompts[:rest], count_tokens(setup)) if rest else 0.0
+    return len(CONDITIONS) * seconds
 
 
 def run(setup: Setup) -> Outcome:
@@ -83,6 +85,10 @@ def run(setup: Setup) -> Outcome:
         "ones. Shares of other requests by another subject are not to be compared as numbers.",
         "A substring check is no judge of an answer: see the answers in the JSON.",
     ]
+    if setup.quick:
+        notes.append(
+            f"Quick: answers of {count_tokens(setup)} tokens, in full 50; of the built-in requests 24, in full 40."
+        )
     return Outcome("E4", "Prefill against steering (Table 3)", rows, data, lambda figure: draw(figure, data), notes)
 
 

@@ -7,7 +7,6 @@ where it brings the states nearer. What is found is a prompt, and no embedding t
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from .matching import Matching, by_target, make_rows, states_of
 from .setup import Setup
+from .timing import time_call
 
 #: Exchanges that the gradient ranks first, for each place.
 RANKED = 64
@@ -42,13 +42,14 @@ def amount(setup: Setup) -> Amount:
 
 
 def estimate(setup: Setup) -> float:
-    """From one step."""
+    """From a gradient, and the error of a few of the rows that one step tries."""
     size = amount(setup)
     rows = make_rows(setup, size.length, size.prompts)
     tokens = start_tokens(setup, len(rows.ids), size.length)
-    start = time.perf_counter()
-    exchange(setup, rows, tokens, torch.Generator().manual_seed(setup.seed))
-    return (time.perf_counter() - start) * size.steps
+    some = max(1, ROWS_AT_ONCE // 2 // len(tokens))
+    few, theirs = repeat_rows(rows, some), tokens.repeat_interleave(some, 0)
+    tried = time_call(lambda: measure(setup, few, theirs)) / some * (size.tried + 1)
+    return (time_call(lambda: rank_exchanges(setup, rows, tokens)) + tried) * size.steps
 
 
 def search(setup: Setup) -> dict[str, Any]:
@@ -106,7 +107,7 @@ def rank_exchanges(setup: Setup, rows: Matching, tokens: Tensor) -> Tensor:
         table = embed(torch.arange(setup.subject.vocab_size, device=tokens.device))  # scaled, where the family scales
         start = embed(tokens)
     prefix = start.clone().requires_grad_()
-    error(rows, states_of(setup, rows, prefix)).sum().backward()
+    rows.error(states_of(setup, rows, prefix)).sum().backward()
     assert prefix.grad is not None
     rise = prefix.grad @ table.T  # [b, length, vocab], to first order
     return rise.topk(min(RANKED, rise.shape[-1]), largest=False).indices
@@ -120,14 +121,9 @@ def measure(setup: Setup, rows: Matching, tokens: Tensor) -> tuple[Tensor, Tenso
         part = slice(start, start + ROWS_AT_ONCE)
         own = Matching(rows.before, rows.ids[part], rows.mask[part], rows.targets[part], rows.way[part])
         states = states_of(setup, own, embed(tokens[part]))
-        found.append(torch.stack([error(own, states), own.distance(states)]))
+        found.append(torch.stack([own.error(states), own.distance(states)]))
     squared, distances = torch.cat(found, dim=1)
     return squared, distances
-
-
-def error(rows: Matching, states: Tensor) -> Tensor:
-    """The mean squared error over a row's tokens [b]."""
-    return ((states - rows.targets).square().mean(-1) * rows.mask).sum(1) / rows.mask.sum(1)
 
 
 def repeat_rows(rows: Matching, times: int) -> Matching:

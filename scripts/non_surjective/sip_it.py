@@ -2,7 +2,8 @@
 
 Brute force tries tokens in random order until one is near enough, the whole prompt again each time. Its time is made
 from a timed batch and the number of tokens that it tries: where the true token lies in the random order is known, so
-the count is exact and only the rate is sampled. Its accuracy is read off the exhaustive scan, which tries every token.
+the count is exact and only the rate is sampled. Its accuracy is read off the exhaustive scan, which tries every token:
+off E1's natural positions where E1 is run, and else of a few positions here.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from nlabench.benchmark.inversion_scan import Scanner
 from nlabench.benchmark.subject import Subject
 from nlabench.tasks.invertibility import natural_states
 
-from .inverting import in_float32, scanner_of, time_scan
+from .inverting import in_float32, invert_set, scanner_of, time_scan
 from .rows import Outcome, Row
 from .setup import Setup
 from .states import mean, spread
@@ -32,8 +33,11 @@ PUBLISHED = {"guided": (28.0, 35.9, 1.0), "brute force": (3889.6, 691.2, 1.0)}
 
 ROWS_OF_BRUTE_FORCE = 64
 
-#: Positions of the first prompt that are also scanned exhaustively.
+#: Positions of the first prompt that are also scanned exhaustively, where E1 scans none.
 SCANNED_QUICK, SCANNED_FULL = 1, 10
+
+#: Modules whose results are read where the run makes them (see `strength`).
+DEPENDS = ("inverting",)
 
 
 def count_prompts(setup: Setup) -> tuple[int, int]:
@@ -42,10 +46,13 @@ def count_prompts(setup: Setup) -> tuple[int, int]:
 
 
 def estimate(setup: Setup) -> float:
-    """A guided position tries about a fiftieth of the vocabulary, in float32: about a twentieth of a scan."""
+    """From the second position of a prompt, before which the weights are laid out, and from a scan's batches."""
     n_prompts, length = count_prompts(setup)
-    scanned = SCANNED_QUICK if setup.quick else SCANNED_FULL
-    return time_scan(setup) * (n_prompts * length / 20 + scanned + 2)
+    subject = in_float32(setup.subject)
+    states = natural_states(subject, draw_prompts(setup)[0][:2], setup.layer)
+    a_position = invert_guided(scanner_of(subject, setup.layer), states)[-1].seconds
+    scans = 0 if setup.invert else SCANNED_QUICK if setup.quick else SCANNED_FULL
+    return a_position * n_prompts * length + (time_scan(setup) * scans if scans else 0.0)
 
 
 def draw_prompts(setup: Setup) -> list[list[int]]:
@@ -69,7 +76,7 @@ def run(setup: Setup) -> Outcome:
         setup.say(f"SIP-It: prompt {number + 1} of {len(prompts)} in {total(found[-1]):.1f} s")
     rates = time_brute_force(subject, setup.layer, prompts[0])
     brute = [count_brute_force(setup, ids, number, rates) for number, ids in enumerate(prompts)]
-    scanned = scan_positions(setup, scanner, prompts[0])
+    scanned = read_scans(setup) if setup.invert else scan_positions(setup, scanner, prompts[0])
     seconds = [total(positions) for positions in found]
     accuracy = mean([float([g.position.token for g in f] == ids) for f, ids in zip(found, prompts, strict=True)])
     tried = mean([float(guided.tried) for positions in found for guided in positions])
@@ -89,7 +96,7 @@ def run(setup: Setup) -> Outcome:
         Row("tokens tried at a position", "at most |V|", f"{tried:.0f} of {subject.vocab_size}, {exhaustive} positions "
             "exhaustively", *judge_property("under |V|", tried < subject.vocab_size, f"{tried:.0f}")),
         Row("exhaustive scan: the true token is the nearest", "1.00", f"{sum(hit for _, hit in scanned)} of "
-            f"{len(scanned)} positions, {per_scan:.1f} s each",
+            f"{len(scanned)} positions{' of E1' if setup.invert else ''}, {per_scan:.1f} s a scan",
             *judge_number(mean([float(hit) for _, hit in scanned]), 1.0, 0.0)),
     ]  # fmt: skip
     data: dict[str, Any] = {
@@ -104,6 +111,8 @@ def run(setup: Setup) -> Outcome:
         "own start is another. Most positions here need no step.",
         f"{len(prompts)} prompts of {len(prompts[0])} tokens at site {setup.layer}; published: 100 of 20, GPT-2 small.",
     ]
+    if setup.quick:
+        notes.append("Quick: in full 100 prompts of 20 tokens, and more positions scanned exhaustively.")
     return Outcome("sip-it", "SIP-It's table", rows, data, lambda figure: draw(figure, data), notes)
 
 
@@ -135,6 +144,17 @@ def count_brute_force(setup: Setup, ids: list[int], number: int, rates: list[flo
         order = torch.randperm(setup.subject.vocab_size, generator=generator)
         seconds += rate * (int((order == token).nonzero()[0, 0]) + 1)
     return seconds
+
+
+def read_scans(setup: Setup) -> list[tuple[float, bool]]:
+    """(seconds, whether the nearest of all tokens is the true one) at the natural positions that E1 scans."""
+    result = invert_set(setup, "refusal")
+    natural = [one for one in result.inverted if one.sequence.arm == "natural"]
+    return [
+        (result.seconds / result.scans, position.token == token)
+        for one in natural
+        for position, token in zip(one.inversion.positions, one.sequence.ids, strict=True)
+    ]
 
 
 def scan_positions(setup: Setup, scanner: Scanner, ids: list[int]) -> list[tuple[float, bool]]:

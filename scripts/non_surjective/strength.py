@@ -7,7 +7,6 @@ prompt's own the recovered prompt *is* the prompt and the curve lies at 0.
 from __future__ import annotations
 
 import importlib
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from .prompts import SETS
 from .rows import Outcome, Row
 from .setup import ARMS, Setup, read_states
 from .states import mean, spread, token_distances
+from .timing import time_reading
 from .verdicts import judge_growth, judge_property
 
 if TYPE_CHECKING:
@@ -37,9 +37,8 @@ def count_prompts(setup: Setup) -> int:
 
 
 def estimate(setup: Setup) -> float:
-    start = time.perf_counter()
-    setup.states("refusal", setup.prompts["refusal"][0], setup.shift("refusal"))
-    once = time.perf_counter() - start
+    """From one prompt, which is read twice without a vector, and in every arm at every strength."""
+    once = time_reading(setup, setup.prompts["refusal"][0])
     return once * len(SETS) * count_prompts(setup) * (2 + len(ARMS) * len(STRENGTHS))
 
 
@@ -62,6 +61,8 @@ def run(setup: Setup) -> Outcome:
         "The length of the shift follows from λ and from how the block passes it on; a random vector of that length "
         "grows alike. This curve alone says nothing of whether prompts reach a state.",
     ]
+    if setup.quick:
+        notes.append(f"Quick: {count_prompts(setup)} prompts a set; in full 10.")
     return Outcome("E2", "Strength sweep (figure)", rows, data, lambda figure: draw(figure, data), notes)
 
 

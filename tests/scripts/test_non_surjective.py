@@ -348,7 +348,7 @@ def test_prefill_rows_compare_shares_with_nothing_but_the_papers_own_requests() 
 
 
 def test_unknown_table_is_named_with_those_there_are() -> None:
-    assert command.choose_tables(["e2", "SIP-IT"]) == ["sip-it", "E2"]
+    assert command.choose_tables(["e2", "SIP-IT"]) == ["E2", "sip-it"]
     assert command.choose_tables(["all"]) == list(command.TABLES)
     with pytest.raises(BadInput, match="no table 'E9'; expected E6"):
         command.choose_tables(["E2", "E9"])
