@@ -21,9 +21,12 @@ from .subject import find_blocks
 #: What else a run holds beside the weights (states, caches of a batch), as a share of the weights.
 ROOM = 0.1
 
-#: Bytes of a weight in 4 bits: half a byte, and the block-wise scales of bitsandbytes, which are quantised too (8 bits
-#: for 64 weights, and 32 bits for 256 of those).
-BYTES_IN_4_BITS = 0.5 + 1 / 64 + 4 / (64 * 256)
+#: Bytes of a quantised weight. In 4 bits: half a byte, and the block-wise scales of bitsandbytes, which are quantised
+#: too (8 bits for 64 weights, and 32 bits for 256 of those). In 8 bits a byte: its scales are few.
+QUANTISED_BYTES = {"4bit": 0.5 + 1 / 64 + 4 / (64 * 256), "8bit": 1.0}
+
+#: Of a GPU's memory, what transformers fills with weights when it lays a model out itself.
+FILLED = 0.9
 
 #: Bytes of the GPUs that are told of where none is here to be measured.
 COMMON_GPUS = (80 * 10**9, 141 * 10**9)
@@ -33,8 +36,8 @@ COMMON_GPUS = (80 * 10**9, 141 * 10**9)
 class Footprint:
     """The parameters of a causal language model, by name, tied ones once.
 
-    blocks: the name of the list of blocks. quantisable: weights that `--quantize 4bit` stores in 4 bits, which are
-    those of the linear maps in the blocks.
+    blocks: the name of the list of blocks. quantisable: weights that `--quantize 4bit` stores in 4 bits, and a
+    quantised checkpoint in 4 or 8: those of the linear maps in the blocks.
     """
 
     sizes: Mapping[str, int]
@@ -69,7 +72,8 @@ class Footprint:
 
     def _weigh(self, name: str, dtype: torch.dtype, quantize: str | None) -> int:
         wide = quantize is None or name not in self.quantisable
-        return int(self.sizes[name] * (dtype.itemsize if wide else BYTES_IN_4_BITS) * (1 + ROOM))
+        each = dtype.itemsize if wide or quantize is None else QUANTISED_BYTES[quantize]
+        return int(self.sizes[name] * each * (1 + ROOM))
 
     def _piece_of(self, name: str) -> str:
         block = re.match(rf"{re.escape(self.blocks)}\.\d+\.", name)
@@ -149,22 +153,30 @@ def check_memory(
         BadInput: they do not; says what would make them fit, and how much each choice takes.
     """
     there = free or FreeMemory.measure()
-    if isinstance(device_map, Mapping):
-        short = _find_shortage(footprint.bytes_by_device(device_map, dtype, quantize), there)
-    elif device_map is not None:
-        short = _find_shortage({"all devices": footprint.bytes(dtype, quantize)}, there)
-    else:
-        short = _find_shortage({device: footprint.bytes(dtype, quantize)}, there)
+    short = _find_shortage(_lay_out(footprint, dtype, device, quantize, device_map), there)
     if short is None:
         return
     where, needed, has = short
-    held = f"{_show(dtype)}{' and 4 bits' if quantize else ''}"
+    held = f"{_show(dtype)}{f' and {quantize[0]} bits' if quantize else ''}"
     raise BadInput(
         f"The subject {name!r} has {footprint.n_parameters / 1e9:.1f} billion parameters, which take "
         f"{gigabytes(needed)} in {held}{'' if device_map is None else f' on {where!r}'}; {gigabytes(has)} are free "
         f"{'there' if device_map is not None else f'on {where!r}'}. "
         f"{_find_remedies(footprint, dtype, device, quantize, device_map, there)} Nothing was loaded."
     )
+
+
+def _lay_out(
+    footprint: Footprint,
+    dtype: torch.dtype,
+    device: str,
+    quantize: str | None,
+    device_map: str | Mapping[str, int | str] | None,
+) -> Mapping[int | str, int]:
+    """The bytes that each device is to hold; of a named map the devices together, whoever lays it out."""
+    if isinstance(device_map, Mapping):
+        return footprint.bytes_by_device(device_map, dtype, quantize)
+    return {device if device_map is None else "all devices": footprint.bytes(dtype, quantize)}
 
 
 def _find_shortage(wanted: Mapping[int | str, int], free: FreeMemory) -> tuple[int | str, int, int] | None:
@@ -190,20 +202,23 @@ def _find_remedies(
     free: FreeMemory,
 ) -> str:
     half = torch.bfloat16 if dtype.itemsize > 2 else dtype
-    one, every = (free.on(device) if device_map is None else 0), sum(free.gpus) + free.machine
+    bits_of_choice = quantize or "4bit"  # what is quantised already is not quantised again
     choices = []
-    for width, bits in dict.fromkeys(((dtype, quantize), (half, quantize), (dtype, "4bit"), (half, "4bit"))):
+    for width, bits in dict.fromkeys(
+        ((dtype, quantize), (half, quantize), (dtype, bits_of_choice), (half, bits_of_choice))
+    ):
         flags = [f"--dtype {_show(width)}"] * (width != dtype) + ["--quantize 4bit"] * (bits != quantize)
         size = footprint.bytes(width, bits)
         if flags:
-            choices.append((" ".join(flags), size, size <= (one if device_map is None else every)))
+            fits = _find_shortage(_lay_out(footprint, width, device, bits, device_map), free) is None
+            choices.append((" ".join(flags), size, fits))
         if free.gpus and device_map is None:
             choices.append((" ".join([*flags, "--device-map auto"]), size, size <= sum(free.gpus)))
     fitting = [f"{flags} ({gigabytes(size)})" for flags, size, fits in choices if fits]
     if fitting:
         return f"Pass {', or '.join(fitting)}."
     sizes = footprint.pieces(half, quantize)
-    numbers = [(gpus_needed(sizes, int(memory * 0.9)), memory) for memory in (*sorted(set(free.gpus)), *COMMON_GPUS)]
+    numbers = [(gpus_needed(sizes, int(memory * FILLED)), memory) for memory in (*sorted(set(free.gpus)), *COMMON_GPUS)]
     told = " or ".join(f"{n} of {memory / 1e9:.0f} GB" for n, memory in numbers if n)
     tried = "".join(f"; with {flags} it takes {gigabytes(size)}" for flags, size, _ in choices if "map" not in flags)
     return (

@@ -21,7 +21,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from .assets import ASSETS, fetch_asset, file_sha256
 from .errors import BadInput
-from .footprint import check_memory, gpus_needed, measure_footprint
+from .footprint import FILLED, check_memory, gpus_needed, measure_footprint
 from .hub import hub_answers
 from .placement import DeviceMap, check_gpus, gpus_of_map, read_device_map
 from .subject import Recipe, Subject, wrap_subject
@@ -30,9 +30,6 @@ DEFAULT_SUBJECT = "smollm2-135m-instruct-q4_1"
 
 #: What `quantize` may be, and what then ends a subject's name: its numbers are not those of the whole weights.
 QUANTIZED_NAMES = {"4bit": "-bnb-4bit"}
-
-#: Of a GPU's memory, what transformers fills with weights when it lays a model out itself.
-FILLED = 0.9
 
 
 def load_subject(
@@ -60,8 +57,7 @@ def load_subject(
     precision: Any = dtype if dtype != "auto" else _default_precision(where, quantize)
     source, revision = _find_source(spec, say)
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    # Where no hub answers, only its cache can have the files; asking for each again takes half a minute.
-    options["local_files_only"] = not Path(source).is_dir() and not hub_answers(source, revision)
+    options["local_files_only"] = _is_cut_off(source, revision)
     # An unreachable hub is retried with a warning each time; our error says it once.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     disable_progress_bar()
@@ -112,7 +108,7 @@ def choose_place(device: str, device_map: DeviceMap | None) -> tuple[str, Device
     """
     usual = "cuda" if torch.cuda.is_available() else "cpu"
     if device_map is None:
-        return (device if device != "auto" else usual), None
+        return (_check_device(device) if device != "auto" else usual), None
     layout = read_device_map(device_map)
     if isinstance(layout, Mapping):
         check_gpus(layout)
@@ -123,6 +119,25 @@ def choose_place(device: str, device_map: DeviceMap | None) -> tuple[str, Device
             f"{usual}. Leave one of them out."
         )
     return usual, layout
+
+
+def _check_device(device: str) -> str:
+    """The device itself, if this machine has it.
+
+    Raises:
+        BadInput: it is none that torch knows, or a GPU that is not here.
+    """
+    try:
+        where = torch.device(device)
+    except RuntimeError as error:
+        raise BadInput(f"There is no device {device!r}. Choose auto, cpu, cuda, or a GPU by number: cuda:0.") from error
+    here = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if where.type == "cuda" and (where.index or 0) >= here:
+        raise BadInput(
+            f"--device {device} was asked for; torch sees {here} GPUs here. Pass --device cpu, or install a build of "
+            "torch for GPUs."
+        )
+    return device
 
 
 def count_gpus(
@@ -152,7 +167,10 @@ def count_gpus(
         return _count_in_order(layout)
     source, revision = _find_source(spec, say)
     try:
-        config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
+        config = AutoConfig.from_pretrained(
+            source, revision=revision, trust_remote_code=trust_remote_code,
+            local_files_only=_is_cut_off(source, revision),
+        )  # fmt: skip
     except (OSError, ValueError):
         return 1  # `load_subject` says what is wrong with it
     chosen = _find_dtype(config, dtype if dtype != "auto" else _default_precision(where, quantize))
@@ -212,10 +230,18 @@ def _is_quantized(config: Any) -> bool:
 
 
 def _stored_bits(config: Any) -> str | None:
-    """ "4bit" for a checkpoint whose weights are in 4 bits already."""
+    """ "4bit" or "8bit" for a checkpoint whose weights are in so few bits already, as its configuration says it."""
     found = getattr(config, "quantization_config", None) or {}
     said = found if isinstance(found, dict) else found.to_dict()
-    return "4bit" if said.get("load_in_4bit") or said.get("bits") == 4 else None
+    if said.get("load_in_4bit") or said.get("bits") == 4:
+        return "4bit"
+    in_8_bits = said.get("load_in_8bit") or said.get("bits") == 8 or "fp8" in str(said.get("quant_method"))
+    return "8bit" if in_8_bits else None
+
+
+def _is_cut_off(source: str, revision: str | None) -> bool:
+    """Whether files can only come from the hub's cache: asking a hub that does not answer takes half a minute each."""
+    return not Path(source).is_dir() and not hub_answers(source, revision)
 
 
 def _find_source(spec: str, say: Callable[[str], None]) -> tuple[str, str | None]:

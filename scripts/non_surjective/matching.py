@@ -85,7 +85,7 @@ def states_of(setup: Setup, rows: Matching, prefix: Tensor) -> Tensor:
     with torch.no_grad():
         embedded = setup.subject.model.get_input_embeddings()(rows.ids)
     length = prefix.shape[1]
-    whole = torch.cat([prefix, embedded], dim=1)
+    whole = torch.cat([prefix.to(embedded.dtype), embedded], dim=1)
     mask = torch.cat([rows.mask.new_ones(len(rows.mask), length), rows.mask], dim=1)
     return run_embedded(setup.subject, rows.before, whole, mask, setup.layer_of(SET))[:, length:].float()
 

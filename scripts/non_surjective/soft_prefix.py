@@ -149,11 +149,14 @@ def judge_reach(steered: float, reachable: float) -> Judged:
 
 
 def start_prefix(setup: Setup, n_rows: int, length: int) -> nn.Parameter:
-    """Small random embeddings [n_rows, length, d_model], the same in every row."""
+    """Small random embeddings [n_rows, length, d_model], the same in every row.
+
+    float32 whatever the subject is in: in bfloat16 most of Adam's small steps would round to none.
+    """
     table = setup.subject.model.get_input_embeddings().weight
     generator = torch.Generator().manual_seed(setup.seed + length)
     drawn = torch.randn(1, length, setup.subject.d_model, generator=generator) * START * float(table.float().std())
-    return nn.Parameter(drawn.expand(n_rows, -1, -1).to(table.device, table.dtype).clone())
+    return nn.Parameter(drawn.expand(n_rows, -1, -1).to(table.device).clone())
 
 
 def step(setup: Setup, rows: Matching, prefix: nn.Parameter) -> tuple[Tensor, Tensor]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from nlabench.benchmark.errors import BadInput
 from nlabench.benchmark.footprint import Footprint, FreeMemory, check_memory, count_parameters, gpus_needed
-from nlabench.benchmark.loading import count_gpus, load_subject
+from nlabench.benchmark.loading import _stored_bits, count_gpus, load_subject
 from nlabench.benchmark.subject import Subject
 from transformers import LlamaConfig
 
@@ -58,6 +59,25 @@ def test_several_gpus_are_offered_where_together_they_hold_it() -> None:
     check_memory("x", PLAIN, torch.float32, "cuda", device_map="auto", free=two)
     layout = {"embed": 0, **{f"blocks.{n}": int(n > 1) for n in range(10)}}  # eight blocks on the second
     assert "take 3.5 GB in float32 on 1; 3.0 GB are free there" in refuse(torch.float32, two, "cuda", device_map=layout)
+
+
+def test_what_is_offered_beside_a_map_fits_where_the_map_lays_it() -> None:
+    """Two GPUs hold it together in bfloat16 (2.4 GB), but the map puts all of it on the one with 1 GB."""
+    said = refuse(torch.float32, FreeMemory(10**8, (6 * 10**9, 10**9)), "cuda", device_map={"": 1})
+    assert "Pass --dtype bfloat16 --quantize 4bit (0.8 GB)." in said
+
+
+def test_a_checkpoint_in_8_bits_is_counted_as_it_is_stored() -> None:
+    eight = PLAIN.bytes(torch.bfloat16, "8bit")
+    assert eight == pytest.approx((1e8 * 2 + 1e9) * 1.1)
+    for config in ({"load_in_8bit": True}, {"bits": 8, "quant_method": "gptq"}, {"quant_method": "fp8"}):
+        assert _stored_bits(SimpleNamespace(quantization_config=config)) == "8bit"
+    assert _stored_bits(SimpleNamespace(quantization_config={"bits": 4})) == "4bit"
+    assert _stored_bits(LLAMA_70B) is None
+    check_memory("x", PLAIN, torch.bfloat16, "cpu", quantize="8bit", free=FreeMemory(14 * 10**8))
+    said = refuse(torch.bfloat16, FreeMemory(10**9), quantize="8bit")
+    assert "1.3 GB in bfloat16 and 8 bits" in said
+    assert "--quantize 4bit" not in said  # it is quantised already
 
 
 def test_four_bits_are_half_a_byte_a_weight_of_the_blocks_and_no_less() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from nlabench.benchmark.store import Payload, Store
 from nlabench.benchmark.study import sketch_study
 from nlabench.benchmark.subject import Subject
 from nlabench.benchmark.suites import QUICK, Suite
-from nlabench.benchmark.task import load_tasks
+from nlabench.benchmark.task import ScanningTask, load_tasks
 from nlabench.cli_progress import plan_lines
 from nlabench.terminal import console
 
@@ -67,8 +68,9 @@ def read(subject: Subject, measured: Path, tmp_path: Path) -> Bench:
 
 def make_plan(bench: Bench) -> Plan:
     return plan_run(
-        bench, [describe], look_ahead(bench.store, bench.measure, lambda study: load_roster([describe], study))
-    )
+        bench, [describe],
+        look_ahead(bench.store, bench.measure, lambda study: load_roster([describe], study), bench.tasks),
+    )  # fmt: skip
 
 
 def show(plan: Plan, bench: Bench) -> str:
@@ -86,7 +88,7 @@ def test_a_plan_says_what_the_store_holds_and_times_what_is_left(bench: Bench, r
     assert min(first.reading_seconds, first.gate_seconds, first.text_seconds) > 0
 
     second, (study, activations) = make_plan(read), read.measure()
-    assert second.stored == Stored(tokens=1.0)
+    assert second.stored == Stored(tokens=1.0, scans=1.0)  # no task has any
     assert (second.reading_seconds, second.gate_seconds) == (0.0, first.gate_seconds)
     assert second.n_items == len(activations.labels)
 
@@ -94,7 +96,7 @@ def test_a_plan_says_what_the_store_holds_and_times_what_is_left(bench: Bench, r
     read.store.put(gate[0].kind, gate[0].key, Payload({}, {}))
     feed(load_roster([describe], study), activations, study, read.engine)
     fed = make_plan(read)
-    assert fed.stored == Stored(tokens=1.0, answers=0.5, texts=1.0, written=1.0)
+    assert fed.stored == Stored(tokens=1.0, answers=0.5, texts=1.0, written=1.0, scans=1.0)
     assert (fed.text_seconds, fed.gate_seconds) == (0.0, first.gate_seconds / 2)
     assert "in the store already: 100% of the tokens, 50% of the answers, 100% of the texts" in show(fed, read)
 
@@ -112,6 +114,32 @@ def test_a_rerun_is_planned_without_timing_the_machine(read: Bench, monkeypatch:
     again = make_plan(read)
     assert again.seconds == 0
     assert "100% of the texts\n  seconds of work are left, and scoring" in show(again, read)
+
+
+def test_scans_of_the_vocabulary_are_planned_at_their_rate_and_found_in_the_store(
+    read: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "measure_scan", lambda _: 30.0)
+    bench = replace(read, tasks=load_tasks(("off_manifold_detection",)))
+    unmade = make_plan(bench)  # its items are not made yet: every scan is left
+    assert (unmade.scans, unmade.stored.scans, unmade.scan_seconds) == (SMALL.readout_prompts, 0.0, 30.0 * unmade.scans)
+    study, activations = bench.measure()
+    (task,) = bench.tasks
+    assert isinstance(task, ScanningTask)
+    chunks = task.plan_scans(study, activations)
+    first = make_plan(bench)
+    assert (first.scans, first.scan_seconds) == (len(chunks), 30.0 * len(chunks))
+    assert first.seconds == pytest.approx(first.gate_seconds + first.text_seconds + first.scan_seconds)
+    shown = show(first, bench)
+    assert f", {len(chunks)} scans of the vocabulary\n" in shown
+    assert "scans of the vocabulary 2.0 min" in shown
+    for chunk in chunks[:3]:
+        bench.store.put(chunk.kind, chunk.key, Payload({}, {}))
+    again = make_plan(bench)
+    assert (again.stored.scans, again.scan_seconds) == (0.75, 30.0)
+    assert "75% of the scans" in show(again, bench)
+    exported = plan_run(bench, None, look_ahead(bench.store, bench.measure))
+    assert (exported.scans, exported.seconds) == (0, 0)
 
 
 def test_what_is_damaged_or_deleted_counts_as_left(read: Bench) -> None:

@@ -272,3 +272,9 @@ def test_maps_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
 def test_a_device_beside_a_map_is_refused_where_it_is_another() -> None:
     assert "--device cuda:1 and --device-map" in (found := refusal(device="cuda:1", device_map={"": "cpu"}))
     assert "computes on cpu. Leave one of them out" in found
+
+
+def test_a_device_that_is_not_here_is_refused() -> None:
+    here = torch.cuda.device_count()
+    assert f"--device cuda:{here} was asked for; torch sees {here} GPUs here" in refusal(device=f"cuda:{here}")
+    assert "There is no device 'gpu'. Choose auto, cpu, cuda" in refusal(device="gpu")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,8 +16,20 @@ from nla_on_steered.estimate import Machine, count_model, estimate_run
 from nla_on_steered.tables import by_strength, compare
 from nlabench.benchmark.errors import BadInput
 from nlabench.benchmark.records import Result, read_result
-from nlabench.benchmark.subject import Subject
-from non_surjective import copying, cross_prompt, many_shot, matching, prefill, prompt_search, soft_prefix, strength
+from nlabench.benchmark.subject import Subject, wrap_subject
+from non_surjective import (
+    copying,
+    cross_prompt,
+    inversion,
+    many_shot,
+    matching,
+    prefill,
+    prompt_search,
+    sip_it,
+    soft_prefix,
+    strength,
+    timing,
+)
 from non_surjective.many_shot import share_along, split
 from non_surjective.prompts import SETS, load_built_in, load_rephrased, load_requests, load_trait
 from non_surjective.refusals import is_answered
@@ -246,6 +259,7 @@ def test_strength_sweep_grows_for_directions_and_controls_alike(setup: Setup) ->
     assert [row.verdict for row in outcome.rows] == ["same shape", "not rerun"] * 2
     for arm in ARMS:
         assert rank_correlation(strength.STRENGTHS, outcome.data["refusal"][arm]["mean"]) == pytest.approx(1)
+    assert outcome.notes[-1] == "Quick: 4 prompts a set; in full 10."
     r = outcome.data["refusal"]["r"]
     assert r[-1] / r[0] == pytest.approx(500)
 
@@ -260,6 +274,7 @@ def test_prompt_at_its_own_distance_is_nought_from_itself(setup: Setup) -> None:
 
 def test_no_demonstration_is_the_natural_stream_itself(setup: Setup) -> None:
     outcome = many_shot.run(replace(setup, shots=2))
+    assert outcome.notes[-1] == "Quick: 3 prompts a set, and answers of 24 tokens; in full 10 and 64."
     found = outcome.data["refusal"]
     assert found["shots"] == [0, 1, 2]
     assert found["steered"]["moved"]["mean"][0] == 0
@@ -273,6 +288,7 @@ def test_every_condition_answers_the_same_requests(setup: Setup) -> None:
     outcome = prefill.run(setup)
     assert {name: cell["of"] for name, cell in outcome.data["success"].items()} == dict.fromkeys(prefill.CONDITIONS, 2)
     assert outcome.data["requests"] == setup.requests["refusal"]
+    assert outcome.notes[-1].startswith("Quick: answers of 24 tokens, in full 50")
 
 
 def test_soft_prefix_finds_states_that_a_prefix_gives(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,6 +304,20 @@ def test_soft_prefix_finds_states_that_a_prefix_gives(setup: Setup, monkeypatch:
     nearest, away = soft_prefix.nearest_tokens(setup.subject, true)
     assert nearest[0].tolist() == setup.subject.encode("cat sat")
     assert float(away.max()) < 1e-3
+
+
+def test_a_soft_prefix_takes_steps_that_bfloat16_would_round_to_none(
+    tiny: Callable[[str], Subject], setup: Setup
+) -> None:
+    model = copy.deepcopy(tiny("llama").model).bfloat16()
+    half = wrap_subject(model, setup.subject.tokenizer, "half", "half")
+    halved = replace(setup, subject=half)
+    rows = matching.make_rows(halved, 2, 1)
+    prefix = soft_prefix.start_prefix(halved, 3, 2)
+    assert prefix.dtype == torch.float32
+    soft_prefix.step(halved, rows, prefix)
+    assert prefix.grad is not None
+    assert float(prefix.grad.norm()) > 0
 
 
 def test_exchanged_tokens_find_states_that_a_prompt_gives(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,6 +372,28 @@ def test_prefill_rows_compare_shares_with_nothing_but_the_papers_own_requests() 
     known = {"none": [True] * 320 + [False] * 252, "prefill": [True] * n, "steering": [True] * n}
     rows = prefill.compare("Qwen/Qwen2.5-0.5B-Instruct@main", ["x"] * n, known)
     assert [row.verdict for row in rows] == ["same"] * 3 + ["same shape"] * 2
+
+
+# -- how long it takes ----------------------------------------------------------------------------------------------
+
+
+def test_what_is_announced_leaves_the_first_slow_call_out(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading the prompts takes 5 s and a token 0.1 s; the first call of all takes 100 s more."""
+    clock, called = [0.0], []
+
+    def decode(_: object, prompts: object, *, max_new_tokens: int) -> None:
+        clock[0] += 5 + 0.1 * (max_new_tokens - 1) + (0 if called else 100)
+        called.append(max_new_tokens)
+
+    monkeypatch.setattr(timing, "decode", decode)
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
+    assert timing.time_answers(setup, [[1]], 64) == pytest.approx(5 + 0.1 * 63)
+    assert max(called) < 10
+
+
+def test_every_table_is_timed_beforehand(setup: Setup) -> None:
+    for module in (cross_prompt, many_shot, prefill, soft_prefix, inversion, strength, sip_it):
+        assert module.estimate(setup) > 0, module.__name__
 
 
 # -- the command ----------------------------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ import torch
 from nlabench.benchmark.decoding import decode
 from nlabench.benchmark.inversion import invert
 from nlabench.benchmark.subject import Subject
-from non_surjective import inversion, inverting, projection
+from nlabench.tasks.invertibility import invert_sequences
+from non_surjective import inversion, inverting, projection, sip_it
 from non_surjective.inverting import count_given, find_inverted, in_float32, invert_set, scanner_of
 from non_surjective.prompts import SETS
 from non_surjective.refusals import is_answered
@@ -95,3 +96,30 @@ def test_the_table_has_a_line_of_it_for_each_set_and_strength(subject: Subject) 
     lines = [row for row in outcome.rows if "projected" in row.what]
     assert [row.what.split(":")[0] for row in lines] == ["persona", "persona", "refusal", "refusal"]
     assert outcome.data["refusal"]["projected"][0]["cases"]
+
+
+def test_one_scan_of_a_position_serves_both_sets(subject: Subject) -> None:
+    said: list[str] = []
+    setup = replace(make_setup(subject, 40.0), say=said.append)
+    found = inverting.invert_sets(setup)
+    # After the template one scan serves all prompts; from there on either prompt has its own, in both sets the same.
+    assert len(said) == found["persona"].scans == found["refusal"].scans == 1 + 2 * 5
+    assert inverting.count_scans(setup) == 11 + 2  # and two of the int8 subject
+    assert found["persona"].prompts == 4
+    for name in SETS:
+        sequences = inverting.make_set(setup, name, subject)
+        alone = invert_sequences(scanner_of(subject, 2), sequences, given=PROMPTS[0][:2])
+        assert [one.inversion for one in found[name].inverted] == [one.inversion for one in alone]
+
+
+def test_sets_that_are_read_after_other_blocks_share_no_scan(subject: Subject) -> None:
+    said: list[str] = []
+    setup = replace(make_setup(subject, 40.0), say=said.append, layers={"persona": 1, "refusal": 2})
+    found = inverting.invert_sets(setup)
+    assert (len(said), found["persona"].scans, found["persona"].prompts) == (22, 11, 2)
+    assert inverting.count_scans(setup) == 22 + 2
+
+
+def test_sip_it_reads_its_exhaustive_scans_off_the_inversion(subject: Subject) -> None:
+    scanned = sip_it.read_scans(make_setup(subject, 40.0))
+    assert [hit for _, hit in scanned] == [True] * 12  # natural states, two prompts of six tokens
