@@ -27,15 +27,15 @@ def count_prompts(setup: Setup) -> int:
 
 
 def estimate(setup: Setup) -> float:
-    """From answers to the prompts and to requests to repeat another text of as many tokens, and one reading of each."""
+    """From answers to the prompts and to requests to repeat another text of as many tokens, and the longest reading."""
     subject, n_tokens, prompts = setup.subject, count_tokens(setup), setup.prompts["refusal"][: count_prompts(setup)]
     text = (subject.encode(REACHABLE) * n_tokens)[:n_tokens]
     seconds = time_answers(setup, prompts, n_tokens)
-    for times in TIMES:
-        copy = subject.chat_ids(ask_to_repeat(subject.tokenizer.decode(text), times))
-        seconds += time_answers(setup, [copy] * len(prompts), n_tokens)
-        seconds += len(prompts) * (time_reading(setup, copy + text) + 2 * time_reading(setup, prompts[0] + text))
-    return len(SETS) * seconds
+    copies = [subject.chat_ids(ask_to_repeat(subject.tokenizer.decode(text), times)) for times in TIMES]
+    seconds += sum(time_answers(setup, [copy] * len(prompts), n_tokens) for copy in copies)
+    n_read = sum(len(copy + text) + 2 * len(prompts[0] + text) for copy in copies)  # in the copy, steered, natural
+    a_token = time_reading(setup, copies[-1] + text) / len(copies[-1] + text)
+    return len(SETS) * (seconds + len(prompts) * n_read * a_token)
 
 
 def ask_to_repeat(text: str, times: int) -> str:

@@ -97,12 +97,15 @@ def control_rows(name: str, arms: dict[str, ArmSummary]) -> list[Row]:
     return rows
 
 
-def quantised_row(result: SetResult) -> Row:
+def quantised_row(result: SetResult | None) -> Row:
+    """None: it was left out, as it is in a quick run."""
+    what, published = "refusal: subject with int8 weights", "an NF4 Llama-3.2-1B is among its subjects"
+    if result is None:
+        return Row(what, published, "-", "not rerun", "only without --quick: it takes scans of its own")
     arms = {summary.arm: summary for summary in summarise(result.inverted)}
     natural, steered = arms["natural"], arms["steered"]
     ours = (
         f"natural {natural.exact}/{natural.n_prompts} at {natural.distance:.2g}, ratio {natural.ratio:.3g}; "
         f"steered {steered.exact}/{steered.n_prompts} at {steered.distance:.3g}, ratio {steered.ratio:.2f}"
     )
-    published = "an NF4 Llama-3.2-1B is among its subjects"
-    return Row("refusal: subject with int8 weights", published, ours, *NOTHING_PUBLISHED)
+    return Row(what, published, ours, *NOTHING_PUBLISHED)

@@ -33,7 +33,10 @@ from .strength import STRENGTHS
 
 @dataclass(frozen=True)
 class Size:
-    """prompts: of each set; most: positions of each, from the request's first token on (None: all from the first)."""
+    """prompts: of each set; most: positions of each, from the request's first token on (None: all from the first).
+
+    quantised: the same of the subject with int8 weights, which shares no scan with the subject itself; 0 prompts: none.
+    """
 
     prompts: int
     most: int | None
@@ -41,7 +44,7 @@ class Size:
     quantised_most: int | None
 
 
-QUICK, FULL = Size(2, 2, 1, 1), Size(10, None, 10, 12)
+QUICK, FULL = Size(2, 2, 0, 0), Size(10, None, 10, 12)
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def estimate(setup: Setup) -> float:
     size = amount(setup)
     rows = make_rows(setup, size.length, size.prompts)
     tokens = start_tokens(setup, len(rows.ids), size.length)
-    some = max(1, ROWS_AT_ONCE // 2 // len(tokens))
+    some = max(1, ROWS_AT_ONCE // 4 // len(tokens))
     few, theirs = repeat_rows(rows, some), tokens.repeat_interleave(some, 0)
     tried = time_call(lambda: measure(setup, few, theirs)) / some * (size.tried + 1)
     return (time_call(lambda: rank_exchanges(setup, rows, tokens)) + tried) * size.steps

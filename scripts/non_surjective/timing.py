@@ -9,8 +9,8 @@ from nlabench.benchmark.decoding import decode
 
 from .setup import Setup, read_states
 
-#: Tokens that are written to time an answer, after its first.
-FEW = 3
+#: Tokens that are written to time those of an answer.
+FEW = 6
 
 
 def time_call(call: Callable[[], object]) -> float:
@@ -29,10 +29,13 @@ def time_reading(setup: Setup, ids: Sequence[int]) -> float:
 def time_answers(setup: Setup, prompts: Sequence[Sequence[int]], n_tokens: int) -> float:
     """Seconds in which a batch of prompts is answered with so many tokens each.
 
-    The first token, with which the prompts are read, is timed apart from the next few, which stand for all others: in a
-    short answer it takes as long as a dozen of them.
+    The first token, with which the prompts are read, is timed apart from the others: in a short answer it takes as long
+    as a dozen of them. Those are timed after single tokens, which are read as fast as one is written.
     """
-    first = time_call(lambda: decode(setup.subject, prompts, max_new_tokens=1))
+    subject, short = setup.subject, [ids[len(ids) // 2 :][:1] for ids in prompts]
+    decode(subject, short, max_new_tokens=1)  # the first call of anything is slower
     start = time.perf_counter()
-    decode(setup.subject, prompts, max_new_tokens=1 + FEW)
-    return first + max(0.0, time.perf_counter() - start - first) / FEW * (n_tokens - 1)
+    decode(subject, prompts, max_new_tokens=1)
+    first, start = time.perf_counter() - start, time.perf_counter()
+    decode(subject, short, max_new_tokens=FEW)
+    return first + (time.perf_counter() - start) / FEW * (n_tokens - 1)

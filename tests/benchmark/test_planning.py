@@ -64,5 +64,6 @@ def test_scans_are_planned_for_a_task_that_makes_them_and_in_float32_alone(
     assert planning.count_scans(study, load_tasks(("concept_identification",))) == 0
     detection = load_tasks(("off_manifold_detection",))
     assert planning.count_scans(study, detection) == QUICK.readout_prompts
+    assert planning.measure_scan(study) > 0
     monkeypatch.setattr(planning, "can_scan", lambda _: False)
     assert planning.count_scans(study, detection) == 0

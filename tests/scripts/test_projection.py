@@ -96,6 +96,16 @@ def test_the_table_has_a_line_of_it_for_each_set_and_strength(subject: Subject) 
     lines = [row for row in outcome.rows if "projected" in row.what]
     assert [row.what.split(":")[0] for row in lines] == ["persona", "persona", "refusal", "refusal"]
     assert outcome.data["refusal"]["projected"][0]["cases"]
+    assert outcome.rows[-1].ours.startswith("natural 1/1")  # the subject with int8 weights
+
+
+def test_a_quick_run_leaves_int8_weights_out_and_says_so(subject: Subject) -> None:
+    inverting.QUICK = inverting.Size(2, 1, 0, 0)
+    setup = make_setup(subject, 40.0)
+    outcome = inversion.run(setup)
+    assert (outcome.rows[-1].what, outcome.rows[-1].verdict) == ("refusal: subject with int8 weights", "not rerun")
+    assert "no int8 weights" in outcome.notes[-1]
+    assert inverting.count_scans(setup) == 1
 
 
 def test_one_scan_of_a_position_serves_both_sets(subject: Subject) -> None:
