@@ -65,8 +65,8 @@ def run(setup: Setup) -> Outcome:
     ]
     if size.most is not None:
         notes.append(
-            f"Quick: the first {size.most} tokens of {size.prompts} requests a set, after the template, which is given, "
-            f"and no int8 weights. In full every token of {FULL.prompts} prompts a set, and with int8 weights "
+            f"Quick: the first {size.most} tokens of {size.prompts} requests a set, after the template, which is given; "
+            f"no int8 weights. In full every token of {FULL.prompts} prompts a set, and with int8 weights "
             f"{FULL.quantised_most} tokens of {FULL.quantised_prompts}."
         )
     return Outcome("E1", "Inversion (Table 1)", rows, data, lambda figure: draw(figure, data), notes)
