@@ -65,7 +65,7 @@ def run(setup: Setup) -> Outcome:
     ]
     if size.most is not None:
         notes.append(
-            f"Quick: the first {size.most} tokens of {size.prompts} requests a set, after the template, which is given; "
+            f"Quick: the first {size.most} tokens of {size.prompts} requests a set, after the template (given); "
             f"no int8 weights. In full every token of {FULL.prompts} prompts a set, and with int8 weights "
             f"{FULL.quantised_most} tokens of {FULL.quantised_prompts}."
         )

@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable, Sequence
 
 from nlabench.benchmark.decoding import decode
+from torch import Tensor
 
 from .setup import Setup, read_states
 
-#: Tokens that are written to time those of an answer.
+#: Tokens that are written after an answer's first, to time them.
 FEW = 6
 
 
@@ -29,13 +30,18 @@ def time_reading(setup: Setup, ids: Sequence[int]) -> float:
 def time_answers(setup: Setup, prompts: Sequence[Sequence[int]], n_tokens: int) -> float:
     """Seconds in which a batch of prompts is answered with so many tokens each.
 
-    The first token, with which the prompts are read, is timed apart from the others: in a short answer it takes as long
-    as a dozen of them. Those are timed after single tokens, which are read as fast as one is written.
+    The first token, with which the prompts are read, is timed apart from the next few, which stand for the rest: in a
+    short answer it takes as long as a dozen of them.
     """
-    subject, short = setup.subject, [ids[len(ids) // 2 :][:1] for ids in prompts]
-    decode(subject, short, max_new_tokens=1)  # the first call of anything is slower
-    start = time.perf_counter()
-    decode(subject, prompts, max_new_tokens=1)
-    first, start = time.perf_counter() - start, time.perf_counter()
-    decode(subject, short, max_new_tokens=FEW)
-    return first + (time.perf_counter() - start) / FEW * (n_tokens - 1)
+    begun: list[float] = []
+
+    def note_time(states: Tensor, rows: Tensor, prefill: bool) -> Tensor:
+        begun.append(time.perf_counter())
+        return states
+
+    decode(setup.subject, [ids[:1] for ids in prompts], max_new_tokens=2)  # the first call of anything is slower
+    decode(setup.subject, prompts, max_new_tokens=1 + FEW, edits={-1: note_time})
+    ended = time.perf_counter()
+    if len(begun) < 2:  # every row ended with its first token
+        return ended - begun[0]
+    return begun[1] - begun[0] + (ended - begun[1]) / (len(begun) - 1) * (n_tokens - 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +16,7 @@ from nla_on_steered.estimate import Machine, count_model, estimate_run
 from nla_on_steered.tables import by_strength, compare
 from nlabench.benchmark.errors import BadInput
 from nlabench.benchmark.records import Result, read_result
-from nlabench.benchmark.subject import Subject, wrap_subject
+from nlabench.benchmark.subject import Edit, Subject, wrap_subject
 from non_surjective import (
     copying,
     cross_prompt,
@@ -381,14 +381,18 @@ def test_what_is_announced_leaves_the_first_slow_call_out(setup: Setup, monkeypa
     """A token takes 0.1 s, read or written; the first call of all takes 100 s more."""
     clock, called = [0.0], []
 
-    def decode(_: object, prompts: list[list[int]], *, max_new_tokens: int) -> None:
-        clock[0] += 0.1 * (len(prompts[0]) + max_new_tokens - 1) + (0 if called else 100)
+    def decode(_: object, prompts: list[list[int]], *, max_new_tokens: int, edits: Mapping[int, Edit] = {}) -> None:
+        clock[0] += 0 if called else 100
         called.append(max_new_tokens)
+        for step in range(max_new_tokens):
+            for edit in edits.values():
+                edit(torch.zeros(1), torch.zeros(1), step == 0)
+            clock[0] += 0.1 if step else 0.1 * len(prompts[0])
 
     monkeypatch.setattr(timing, "decode", decode)
     monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
     assert timing.time_answers(setup, [[1] * 50], 64) == pytest.approx(0.1 * (50 + 63))
-    assert max(called) == timing.FEW  # and not the answer itself
+    assert max(called) == 1 + timing.FEW  # and not the answer itself
 
 
 def test_every_table_is_timed_beforehand(setup: Setup) -> None:
