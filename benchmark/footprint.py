@@ -21,9 +21,12 @@ from .subject import find_blocks
 #: What else a run holds beside the weights (states, caches of a batch), as a share of the weights.
 ROOM = 0.1
 
-#: Bytes of a quantised weight. In 4 bits: half a byte, and the block-wise scales of bitsandbytes, which are quantised
-#: too (8 bits for 64 weights, and 32 bits for 256 of those). In 8 bits a byte: its scales are few.
-QUANTISED_BYTES = {"4bit": 0.5 + 1 / 64 + 4 / (64 * 256), "8bit": 1.0}
+#: Bytes of a weight in 4 bits: half a byte, and the block-wise scales of bitsandbytes, which are quantised too (8 bits
+#: for 64 weights, and 32 bits for 256 of those).
+BYTES_IN_4_BITS = 0.5 + 1 / 64 + 4 / (64 * 256)
+
+#: Bytes of a quantised weight; in 8 bits the scales are few.
+QUANTISED_BYTES = {"4bit": BYTES_IN_4_BITS, "8bit": 1.0}
 
 #: Of a GPU's memory, what transformers fills with weights when it lays a model out itself.
 FILLED = 0.9

@@ -47,7 +47,7 @@ class Amount:
     prompts: int
 
 
-QUICK = Amount((1, 25), 60, 1)
+QUICK = Amount((1, 25), 80, 1)
 FULL = Amount((1, 2, 5, 10, 15, 20, 25), 300, 5)
 
 
