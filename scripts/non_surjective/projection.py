@@ -117,7 +117,7 @@ def projected_row(name: str, found: dict[str, Any]) -> Row:
     cases = found["cases"]
     what = f"{name}: answers to projected prompts that differ, at λ {found['strength']:g}"
     if not cases:
-        ours = f"none of {found['prompts']} differs: each is the prompt, and is answered as the prompt is"
+        ours = f"none of {found['prompts']} differs in a token that was searched: each is answered as the prompt is"
         return Row(what, "-", ours, *NOT_AT_HAND)
     answered = ", ".join(f"{who} {sum(case['answered'][who] for case in cases)}" for who in ANSWERS)
     alike = ", ".join(
