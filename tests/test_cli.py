@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from nlabench.benchmark.concepts import load_pack, write_pack
+from nlabench.cli import main
+
+Call = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def nlabench(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "nlabench", *arguments], capture_output=True, text=True, cwd=cwd, check=False
     )
+
+
+@pytest.fixture
+def nlabench_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """The same in this process: another one takes five seconds to import torch and transformers."""
+
+    def call(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+        monkeypatch.chdir(cwd)
+        monkeypatch.setattr(sys, "argv", ["nlabench", *arguments])
+        with mock.patch.dict(os.environ), pytest.raises(SystemExit) as ended:
+            main()
+        return subprocess.CompletedProcess(arguments, ended.value.code or 0, *capsys.readouterr())
+
+    return call
 
 
 def test_help_names_every_command_and_loads_no_model(tmp_path: Path) -> None:
@@ -57,13 +77,17 @@ def test_the_checkouts_folder_names_are_no_modules(tmp_path: Path) -> None:
         (["concepts", "check", "broken.jsonl"], "broken.jsonl, line 2"),
     ],
 )
-def test_a_mistake_is_one_paragraph_and_exit_code_2(tmp_path: Path, arguments: list[str], said: str) -> None:
+def test_a_mistake_is_one_paragraph_and_exit_code_2(
+    tmp_path: Path, nlabench_here: Call, arguments: list[str], said: str
+) -> None:
     (tmp_path / "bad.toml").write_text('base = "quick"\nn_concepts = 1\n')
     (tmp_path / "odd.toml").write_text('base = "quick"\nconcepts = 3\n')
     one = '{"kind": "concept", "name": "a", "title": "a", "description": "About a.", "family": "f"}\n'
     (tmp_path / "one.jsonl").write_text(one)
     (tmp_path / "broken.jsonl").write_text(one + "{not json\n")
-    done = nlabench(*arguments, cwd=tmp_path)
+    # Tests of docs start these two in processes of their own.
+    call = nlabench_here if arguments[0] in ("run", "score") else nlabench
+    done = call(*arguments, cwd=tmp_path)
     message = " ".join(done.stderr.split())
     assert done.returncode == 2, done.stderr
     assert said in message
@@ -71,8 +95,8 @@ def test_a_mistake_is_one_paragraph_and_exit_code_2(tmp_path: Path, arguments: l
     assert not (tmp_path / "runs").exists()
 
 
-def test_an_unknown_verbalizer_is_found_out_before_the_work(tmp_path: Path) -> None:
-    done = nlabench("run", "--verbalizer", "mind-reader", cwd=tmp_path)
+def test_an_unknown_verbalizer_is_found_out_before_the_work(tmp_path: Path, nlabench_here: Call) -> None:
+    done = nlabench_here("run", "--verbalizer", "mind-reader", cwd=tmp_path)
     assert done.returncode == 2
     message = " ".join(done.stderr.split())
     assert "There is no verbalizer 'mind-reader'. Known are activation-oracle, average-direction, constant" in message
@@ -86,9 +110,9 @@ def test_a_module_that_does_not_import_is_named_before_the_work(tmp_path: Path) 
     assert "'mine:describe' could not be imported: ModuleNotFoundError" in " ".join(done.stderr.split())
 
 
-def test_a_broken_pack_is_listed_problem_by_problem(tmp_path: Path) -> None:
+def test_a_broken_pack_is_listed_problem_by_problem(tmp_path: Path, nlabench_here: Call) -> None:
     write_pack(load_pack().select(3), tmp_path / "three.jsonl")
-    done = nlabench("concepts", "check", "three.jsonl", cwd=tmp_path)
+    done = nlabench_here("concepts", "check", "three.jsonl", cwd=tmp_path)
     assert done.returncode == 1
     assert "3 concepts" in done.stdout
 
