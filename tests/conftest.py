@@ -21,7 +21,7 @@ import safetensors.torch
 import torch
 import transformers as hf
 import yaml
-from nlabench.benchmark.concepts import NEUTRAL_PURPOSES, PURPOSES, Concept, ConceptPack, Text
+from nlabench.benchmark.concepts import NEUTRAL_PURPOSES, PURPOSES, Concept, ConceptPack, Text, load_pack
 from nlabench.benchmark.loading import load_subject
 from nlabench.benchmark.records import (
     ConceptRecord,
@@ -203,6 +203,19 @@ def word_tokenizer() -> Callable[..., hf.PreTrainedTokenizerFast]:
 def subject() -> Subject:
     """The default subject, from the cache (fetched once)."""
     return load_subject()
+
+
+@pytest.fixture(scope="session")
+def thin_pack() -> ConceptPack:
+    """The core pack with every other text of those that a subject reads: reading is much of a small run."""
+    core = load_pack()
+
+    def thin(texts: Mapping[str, tuple[Text, ...]]) -> dict[str, tuple[Text, ...]]:
+        read = ("direction", "probe", "natural", "readout", "reference")
+        return {purpose: some[::2] if purpose in read else some for purpose, some in texts.items()}
+
+    concepts = tuple(dataclasses.replace(concept, texts=thin(concept.texts)) for concept in core.concepts)
+    return ConceptPack("thin", concepts, thin(core.neutral))
 
 
 # -- a checkpoint in the released NLA contract ----------------------------------------------------------------------

@@ -22,6 +22,7 @@ import pandas as pd
 import pytest
 import torch
 from nlabench.benchmark.assets import cache_folder, fetch_asset
+from nlabench.benchmark.concepts import ConceptPack
 from nlabench.benchmark.engine import Chunk, EngineSettings, LocalEngine, Progress, open_engine
 from nlabench.benchmark.errors import BadInput
 from nlabench.benchmark.loading import load_subject
@@ -309,7 +310,8 @@ def test_a_node_that_leaves_takes_nothing_with_it(
     assert_squares(engine.run("squares", work.chunks), 16)
     assert node not in cluster.worker_nodes
     assert sum(work.tries.values()) <= 17  # its chunk, if it had one, and no other
-    assert len(said) == sum(work.tries.values()) - 16
+    # A chunk that was on its way to the node leaves no try there.
+    assert sum(work.tries.values()) - 16 <= len(said) <= 1
 
 
 def wait_for_workers(engine: RayEngine, folder: Path, n: int) -> None:
@@ -559,7 +561,9 @@ gate_permuted_draws = 2
 """
 
 
-def test_a_run_on_ray_has_the_numbers_and_texts_of_a_local_one(cluster: Any, shared: RayEngine, tmp_path: Path) -> None:
+def test_a_run_on_ray_has_the_numbers_and_texts_of_a_local_one(
+    cluster: Any, shared: RayEngine, thin_pack: ConceptPack, tmp_path: Path
+) -> None:
     shared.close()  # its workers have the cores
     fetch_asset("smollm2-135m-instruct-q4_1")
     assets = cache_folder() / "assets"
@@ -576,8 +580,9 @@ def test_a_run_on_ray_has_the_numbers_and_texts_of_a_local_one(cluster: Any, sha
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("NLABENCH_CACHE", str(home))
             results[name] = nlabench.run(
-                ["nla:reference", "logit-lens"], settings, out=home / "run", say=lambda _: None, engine=engine
-            )
+                ["nla:reference?new_tokens=16", "logit-lens"], settings, out=home / "run", pack=thin_pack,
+                say=lambda _: None, engine=engine,
+            )  # fmt: skip
         texts[name] = pd.read_parquet(home / "run" / "items.parquet")
     assert results["ray"].metrics == results["local"].metrics
     assert results["ray"].gate == results["local"].gate

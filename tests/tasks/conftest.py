@@ -10,7 +10,7 @@ import torch
 from nlabench.benchmark import arms
 from nlabench.benchmark.activations import ActivationBatch, ItemSpec, Site
 from nlabench.benchmark.assets import cache_folder
-from nlabench.benchmark.concepts import load_pack
+from nlabench.benchmark.concepts import ConceptPack
 from nlabench.benchmark.engine import Engine, LocalEngine
 from nlabench.benchmark.extraction import Activations, make_activations
 from nlabench.benchmark.roster import Roster
@@ -40,8 +40,8 @@ def engine() -> Engine:
 
 
 @pytest.fixture(scope="session")
-def small_study(subject: Subject, engine: Engine) -> Study:
-    return complete_study(sketch_study(subject, load_pack(), SMALL), engine)
+def small_study(subject: Subject, thin_pack: ConceptPack, engine: Engine) -> Study:
+    return complete_study(sketch_study(subject, thin_pack, SMALL), engine)
 
 
 @pytest.fixture(scope="session")

@@ -28,10 +28,12 @@ from nlabench.benchmark.nla.lint_half import Half, read_half
 from nlabench.benchmark.nla.lint_place import find_places
 from nlabench.benchmark.nla.lint_prompts import check_prompts
 from nlabench.benchmark.nla.sidecar import SIDECAR, check_explanation_prompt, mark_prompt
+from nlabench.cli import app
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
+from typer.testing import CliRunner
 
 Write = Callable[..., Path]
 Break = Callable[[Path], None]
@@ -765,12 +767,12 @@ class TestTheCommand:
         assert (clean.returncode, clean.stdout.splitlines()[-1]) == (0, "0 errors, 0 warnings")
         say("tokens", "injection_token_id", value=51)(good / "av")
         text("training_args.bin", "x")(good / "av")
-        broken = command(str(good))
-        assert broken.returncode == 1
+        broken = CliRunner().invoke(app, ["lint-checkpoint", str(good)])
+        assert broken.exit_code == 1
         assert "error    av/nla_meta.yaml: tokens.injection_token_id\n  found    51\n" in broken.stdout
         assert broken.stdout.endswith("1 errors, 1 warnings; --fix mends 1\n")
-        mended = command(str(good), "--fix", "--json")
-        assert mended.returncode == 0  # what is left is a warning
+        mended = CliRunner().invoke(app, ["lint-checkpoint", str(good), "--fix", "--json"])
+        assert mended.exit_code == 0  # what is left is a warning
         report = json.loads(mended.stdout)
         assert [finding["file"] for finding in report["findings"]] == ["av/training_args.bin"]
         assert report["changed"][0] == "av/nla_meta.yaml: tokens.injection_token_id: 51 -> 50"
