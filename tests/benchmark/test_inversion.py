@@ -229,7 +229,7 @@ def test_on_the_default_subject_a_candidate_is_the_plain_forward(subject: Subjec
 
 @pytest.mark.slow
 def test_the_guided_order_recovers_real_text_and_random_tokens_in_few_tries(subject: Subject) -> None:
-    drawn = torch.randint(3, subject.vocab_size, (4,), generator=torch.Generator().manual_seed(0)).tolist()
+    drawn = torch.randint(3, subject.vocab_size, (2,), generator=torch.Generator().manual_seed(0)).tolist()
     for ids in (subject.encode(TEXT), drawn):
         found = invert_guided(Scanner(subject, 19, prescan=True), natural_states(subject, ids, 19))
         assert [guided.position.token for guided in found] == ids
@@ -238,17 +238,18 @@ def test_the_guided_order_recovers_real_text_and_random_tokens_in_few_tries(subj
 
 @pytest.mark.slow
 def test_the_default_subject_gives_its_prompts_back_and_a_shift_is_as_long_as_its_distance(subject: Subject) -> None:
-    drawn = torch.randint(3, subject.vocab_size, (2,), generator=torch.Generator().manual_seed(0)).tolist()
-    prompts = {"text": subject.encode(TEXT)[:2], "random": drawn}
+    first, second = subject.encode(TEXT)[:2]
+    drawn = int(torch.randint(3, subject.vocab_size, (), generator=torch.Generator().manual_seed(0)))
+    prompts = {"text": [first, second], "random": [first, drawn]}  # one prefix, so that two scans do
     targets, true, norms = {}, {}, {}
     for name, ids in prompts.items():
-        natural = natural_states(subject, ids, 4)
+        natural = natural_states(subject, ids, 2)
         norms[name] = natural.norm(dim=1).tolist()
         directions = random_directions(subject.d_model, len(ids), seed=2)
         for r in (0.0, 0.05, 0.3):
             targets[f"{name} {r}"] = add_at_readout(natural, directions, r)
             true[f"{name} {r}"] = ids
-    found = invert(Scanner(subject, 4, prescan=True), targets, forced=true)
+    found = invert(Scanner(subject, 2, prescan=True), targets, forced=true)
     for name, inversion in found.items():
         prompt, r = name.split()[0], float(name.split()[1])
         if r == 0:
