@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import pandas as pd
 import pytest
 from nlabench.benchmark.assets import cache_folder
 from nlabench.benchmark.records import Result, read_result
+from nlabench.cli import main
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs" / "examples"
@@ -77,6 +81,27 @@ class Bench:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
+    def run_here(self, command: str) -> None:
+        """Run one `nlabench` command in this process: another takes ten seconds to import and load what this has."""
+        said = io.StringIO()
+        with (
+            chdir(self.folder), mock.patch.dict(os.environ, self.environment), redirect_stdout(said),
+            mock.patch.multiple(sys, argv=shlex.split(command), path=sys.path.copy()), redirect_stderr(said),
+            pytest.raises(SystemExit) as ended,
+        ):  # fmt: skip
+            main()
+        assert not ended.value.code, said.getvalue()
+
+    def follow_here(self, info: str, before_run: Callable[[], None] = lambda: None) -> None:
+        """Run a block of the page, line by line, and its `nlabench run` in this process."""
+        for line in self.write(info).splitlines():
+            if line.startswith("nlabench run "):
+                before_run()
+                self.run_here(line)
+            else:
+                done = self.run(line)
+                assert done.returncode == 0, done.stdout + done.stderr
+
     @contextmanager
     def serving(self, info: str) -> Iterator[None]:
         """Run a block of the page until the end of the `with`: the other terminal."""
@@ -128,11 +153,23 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return cache
 
 
+def shrink_suite(folder: Path) -> None:
+    """Make the examples' small suite smaller still: half its concepts, and hardly any items."""
+    file = folder / "small.toml"
+    fewer = {
+        "n_concepts": 3, "readout_prompts": 3, "prompts_per_concept": 1, "gaussian_items": 2, "gate_permuted_draws": 2,
+    }  # fmt: skip
+    text, n = re.subn(rf"^({'|'.join(fewer)}) = .*$", lambda m: f"{m[1]} = {fewer[m[1]]}", file.read_text(), flags=re.M)
+    assert n == len(fewer)
+    file.write_text(text)
+
+
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Bench:
     """The examples, where the page's commands are run."""
     folder = tmp_path_factory.mktemp("examples")
     shutil.copytree(EXAMPLES, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("runs", "__pycache__"))
+    shrink_suite(folder)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "NLABENCH_CACHE": str(shared_cache), "PATH": path}
     return Bench(folder, environment, {port: find_free_port() for port in ("30000", "8000")})

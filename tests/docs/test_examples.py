@@ -1,7 +1,7 @@
 """What docs/bring-your-own.md says is so: its commands are run as they stand, on the default subject.
 
-`small.toml` is far too small for figures, so the facts here are of another kind: that a result is there and whose it
-is, that the floor is where it must be, and that the same texts score the same whatever road they came by.
+`small.toml`, made smaller here, is far too small for figures, so the facts are of another kind: that a result is there
+and whose it is, that the floor is where it must be, and that the same texts score the same whatever road they came by.
 """
 
 from __future__ import annotations
@@ -129,7 +129,13 @@ def function_result(bench: Bench) -> Result:
 
 @pytest.fixture(scope="module")
 def checkpoint_result(bench: Bench) -> Result:
-    bench.follow("bash run=checkpoint")
+    def shorten_texts() -> None:
+        sidecar = bench.folder / "runs" / "my-nla" / "av" / "nla_meta.yaml"
+        whole = sidecar.read_text(encoding="utf-8")
+        assert "max_new_tokens: 64\n" in whole
+        sidecar.write_text(whole.replace("max_new_tokens: 64\n", "max_new_tokens: 16\n"), encoding="utf-8")
+
+    bench.follow_here("bash run=checkpoint", shorten_texts)
     return bench.result("checkpoint")
 
 
@@ -164,15 +170,14 @@ class TestFunction:
         code = next(block for block in find_blocks("python", README) if block.startswith("# mine.py\n"))
         (bench.folder / "mine.py").write_text(code)
         (command,) = re.findall(r"^nlabench run --verbalizer mine:describe.*$", README, re.MULTILINE)
-        done = bench.run(f"{command} --suite small.toml")
-        assert done.returncode == 0, done.stderr
+        bench.run_here(f"{command} --suite small.toml")
         assert 0 <= identified(bench.result("mine"), "describe") <= 1
 
 
 @pytest.mark.slow
 class TestClass:
     def test_the_card_stands_in_the_result(self, bench: Bench) -> None:
-        bench.follow("bash run=class")
+        bench.follow_here("bash run=class")
         result = bench.result("class")
         card = result.verbalizers["word-lens"].card
         assert (card["licence"], card["layer"], card["settings"]["words"]) == ("Apache-2.0", 19, 8)
@@ -202,7 +207,7 @@ class TestCheckpoint:
 
     def test_served_it_writes_what_it_writes_in_process(self, bench: Bench, checkpoint_result: Result) -> None:
         with bench.serving("bash run=serve"):
-            bench.follow("bash run=served")
+            bench.follow_here("bash run=served")
         (name,) = [n for n in bench.result("served").verbalizers if n.startswith("http:")]
         served, own = bench.texts("served", name), bench.texts("checkpoint", NLA)
         assert served.keys() == own.keys()
@@ -243,7 +248,7 @@ def test_an_adapter_with_the_sidecar_of_the_example_loads_whichever_way_its_vect
 @pytest.mark.slow
 def test_a_server_of_ones_own_gets_the_scores_of_the_function(bench: Bench, function_result: Result) -> None:
     with bench.serving("bash run=describe-server"):
-        bench.follow("bash run=described")
+        bench.follow_here("bash run=described")
     result = bench.result("described")
     (name,) = [n for n in result.verbalizers if n.startswith("http:")]
     assert result.verbalizers[name].n_failed == 0
@@ -262,7 +267,7 @@ def test_texts_by_way_of_files_get_the_scores_of_the_function(
 
 @pytest.mark.slow
 def test_who_answers_questions_is_asked_each_tasks_own(bench: Bench) -> None:
-    bench.follow("bash run=answers")
+    bench.follow_here("bash run=answers")
     record = bench.result("answers").verbalizers["word-answers"]
     tasks = (CONCEPT_IDENTIFICATION, CONTENT_RETENTION)
     assert record.questions == {task.name: task.asks for task in tasks}
