@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from .errors import BadInput
+from .large_arrays import allocate, take
 from .records import EstimatedMetric, MetricPair, MetricRow, keep_estimates
 from .rescoring import find_tasks, rebuild_panels, score_recorded
 from .stored_run import StoredRun
@@ -117,11 +118,16 @@ class _Half:
     def scores(self, question: str, scorers: Sequence[str]) -> dict[str, NDArray[np.float64]]:
         table = self.run.scores.get(question, {}).get(self.verbalizer)
         numbers = [[scorer.name for scorer in self.run.result.scorers].index(name) for name in scorers]
-        return {} if table is None else {self.name: table[numbers][:, self.order]}
+        if table is None:
+            return {}
+        chosen = allocate((len(numbers), len(self.order), table.shape[2]))
+        for number, out in zip(numbers, chosen, strict=True):
+            take(table[number], self.order, out)
+        return {self.name: chosen}
 
     def measured(self, task: str) -> dict[str, dict[str, NDArray[np.float64]]]:
         columns = self.run.measured.get(task, {}).get(self.verbalizer)
-        return {} if columns is None else {self.name: {c: values[self.order] for c, values in columns.items()}}
+        return {} if columns is None else {self.name: {c: take(v, self.order) for c, v in columns.items()}}
 
 
 def _stack(

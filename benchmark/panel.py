@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,16 +10,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from .statistics import Clusters, Estimate, Weights, cluster_mean, cluster_ratio, macro_auroc
+from .large_arrays import blocks
+from .statistics import Clusters, Estimate, Weights, cluster_mean, cluster_ratio, join, macro_auroc
 
 Rows = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Panel:
     """items: one row per item (see `extraction`), outliers excluded, with `concept_number` and `prompt_number`.
 
-    scores: [n_sets, n_items, n_concepts], standardized, one set per verbalizer and scorer (`sets`, in order).
+    scores: [n_sets, n_items, n_concepts], standardized, one set per verbalizer and scorer (`sets`, in order). Of a
+    large run they lie in a file (see `large_arrays`); `by_item` and `auroc` hold a part of them at a time.
     texts: per verbalizer, in the items' order. excluded: per "injection/kind", concepts left out of the headline.
     """
 
@@ -71,12 +74,25 @@ class Panel:
     def auroc(self, rows: Rows, *, allowed: Any = None, strata: Any = None) -> Estimate:
         """Macro AUROC of own columns against other concepts' items [n_sets]; the rest as in `macro_auroc`.
 
-        Without draws: intervals do not read them, and they are most of what an AUROC costs.
+        Without draws: intervals do not read them, and they are most of what an AUROC costs. A few sets at a time.
         """
-        return macro_auroc(
-            self.scores[:, rows], self.clusters(rows), allowed=allowed, strata=strata,
-            n_prompts=self.weights.prompt.shape[1],
-        )  # fmt: skip
+        clusters, n_prompts = self.clusters(rows), self.weights.prompt.shape[1]
+        return join(
+            [
+                macro_auroc(self.scores[some, rows], clusters, allowed=allowed, strata=strata, n_prompts=n_prompts)
+                for some in blocks(len(self.sets), self.scores.itemsize * len(rows) * len(self.concepts))
+            ]
+        )
+
+    def by_item(self, rows: Rows, measure: Callable[[Floats, Rows], NDArray[Any]]) -> Floats:
+        """What hangs on an item's own scores alone [n_sets, n_rows], a block of items at a time.
+
+        measure: gives it [n_sets, n_block] from the scores [n_sets, n_block, n_concepts] of some of the rows.
+        """
+        found = np.empty((len(self.sets), len(rows)))
+        for block in blocks(len(rows), self.scores.itemsize * len(self.sets) * len(self.concepts)):
+            found[:, block] = measure(self.scores[:, rows[block]], rows[block])
+        return found
 
     def against(self, rows: Rows, controls: Rows, *, same: Sequence[str] = ("prompt", "position", "r")) -> Estimate:
         """Own column against concept-free controls *at the same readout and r*: AUROC stratified by prompt [n_sets].
@@ -132,12 +148,24 @@ class Panel:
         Ties count what a random order among them is expected to give, so a text that says nothing is at chance. (One
         over the expected rank is less: the mean of 1/k is not 1 over the mean of k.)
         """
-        own = self.own_scores(rows)[..., None]
-        row_scores = self.scores[:, rows]
-        above = (row_scores > own).sum(-1)
-        tied = (row_scores == own).sum(-1)  # its own among them
         harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, len(self.concepts) + 1))])
-        return np.asarray((harmonic[above + tied] - harmonic[above]) / tied)
+
+        def rank(scores: Floats, at: Rows) -> Floats:
+            own = self.own_scores(at)[..., None]
+            above = (scores > own).sum(-1)
+            tied = (scores == own).sum(-1)  # its own among them
+            return np.asarray((harmonic[above + tied] - harmonic[above]) / tied)
+
+        return self.by_item(rows, rank)
+
+    def own_is_first(self, rows: Rows) -> Floats:
+        """Whether each item's own concept has the highest score in its row; of k that tie, 1/k [n_sets, n_rows]."""
+
+        def first(scores: Floats, at: Rows) -> Floats:
+            top = scores.max(-1)
+            return np.asarray((self.own_scores(at) == top) / (scores == top[..., None]).sum(-1))
+
+        return self.by_item(rows, first)
 
     def set_numbers(self, verbalizer: str) -> list[int]:
         """The score sets of one verbalizer, in the scorers' order."""

@@ -11,10 +11,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from . import findings
 from .concepts import ConceptPack, load_pack
 from .errors import BadInput
+from .large_arrays import blocks
 from .panel import Panel
 from .recording import record_arms
 from .records import MetricRow, Result
@@ -166,13 +168,13 @@ def score_texts_again(
     """
     chosen = find_scorers(run.result, pack) if scorers is None else scorers
     flat = [text for by_name in run.texts.values() for texts in by_name.values() for text in texts]
-    distinct = list(dict.fromkeys(flat))
-    number = {text: i for i, text in enumerate(distinct)}
-    table = score_unique(chosen, distinct)
-    scores = {
-        question: {name: table[:, [number[text] for text in texts]] for name, texts in by_name.items()}
-        for question, by_name in run.texts.items()
-    }
+    table = score_unique(chosen, flat)
+    n_items, scores, start = len(run.labels), dict[str, dict[str, NDArray[np.float64]]](), 0
+    for question, by_name in run.texts.items():
+        scores[question] = {}
+        for name in by_name:
+            scores[question][name] = table[:, start : start + n_items]
+            start += n_items
     return replace(run, scores=scores)
 
 
@@ -224,9 +226,11 @@ def find_changed_scores(recorded: StoredRun, again: StoredRun, tolerance: float 
     for question, by_name in recorded.scores.items():
         for name, stored in by_name.items():
             anew = again.scores[question][name]
-            distance = np.abs(anew - stored)  # [n_scorers, n_items, n_concepts]
-            for scorer, item in np.argwhere(distance.max(-1) > tolerance):
-                concept = int(distance[scorer, item].argmax())
+            furthest = np.empty(stored.shape[:2])
+            for block in blocks(stored.shape[1], stored[:, 0].nbytes):
+                furthest[:, block] = np.abs(anew[:, block] - stored[:, block]).max(-1)
+            for scorer, item in np.argwhere(furthest > tolerance):
+                concept = int(np.abs(anew[scorer, item] - stored[scorer, item]).argmax())
                 found.append(
                     Discrepancy(
                         f"{name}, item {recorded.labels['item_id'].iloc[item]}, score_{scorers[scorer]} of "

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from .engine import Progress, Report
+from .large_arrays import allocate, blocks, take
 from .panel import Panel
 from .records import MetricRow
 from .scoring.base import DIGITS, Standardized, score_unique
@@ -50,8 +51,7 @@ def score_transcript(
     names = list(transcript.verbalized)
     texts = {name: transcript.texts(name) for name in names}
     flat = [text for name in names for text in texts[name]]
-    steps = _timed([f"scoring with {scorer.name}" for scorer in scorers], report)
-    table = np.concatenate([score_unique([scorer], flat) for scorer, _ in zip(scorers, steps, strict=True)])
+    table = score_unique(scorers, flat, report)
     scorer_names = [scorer.name for scorer in scorers]
     scores = {QUESTION: dict(zip(names, np.split(table, len(names), axis=1), strict=True))}
     for question, answers in transcript.answers.items():
@@ -130,11 +130,10 @@ def assemble_panel(
     items["concept_number"] = items["concept"].map(numbers)
     items["prompt_number"] = items["prompt"].map({**natural, **readout})
     kept = find_kept(labels)
-    # Filled part by part: for a moment, two copies of all scores would be the most that scoring takes.
     own = [table for name in texts for table in scores[name]]
-    table = np.empty((len(own), len(kept), len(design.concepts)))
-    for number, part in enumerate(own):
-        np.take(part, kept, axis=0, out=table[number])
+    table = allocate((len(own), len(kept), len(design.concepts)))
+    for part, out in zip(own, table, strict=True):
+        take(part, kept, out)
     return Panel(
         items=items.iloc[kept].reset_index(drop=True),
         scores=table,
@@ -165,7 +164,7 @@ def score_tasks(
     metrics = []
     for task, _ in zip(tasks, _timed([f"statistics of {task.name}" for task in tasks], report), strict=True):
         panel = panels.get(task.asks, panels[QUESTION])
-        own = {name: {c: v[kept] for c, v in columns.items()} for name, columns in measured.get(task.name, {}).items()}
+        own = {n: {c: take(v, kept) for c, v in columns.items()} for n, columns in measured.get(task.name, {}).items()}
         metrics += task.score(replace(panel, measured=own))
     return metrics
 
@@ -181,8 +180,15 @@ def _timed(stages: Sequence[str], report: Report) -> Iterator[None]:
 
 def round_rows(measured: Measured) -> Measured:
     """What a task measured, with rows of numbers rounded as scores are: a record keeps both in float32."""
+
+    def rounded(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        found = allocate(rows.shape)
+        for block in blocks(len(rows), rows[0].nbytes if len(rows) else 1):
+            np.round(rows[block], DIGITS, out=found[block])
+        return found
+
     return {
-        name: {column: np.round(v, DIGITS) if v.ndim > 1 else v for column, v in columns.items()}
+        name: {column: rounded(v) if v.ndim > 1 else v for column, v in columns.items()}
         for name, columns in measured.items()
     }
 
@@ -195,6 +201,10 @@ def agree_on_texts(
     distinct = np.array(sorted({text: i for i, text in enumerate(flat)}.values()))
     parts, start = [], 0
     for name, said in texts.items():
-        parts.append(scores[name][:, distinct[(distinct >= start) & (distinct < start + len(said))] - start])
+        parts.append((scores[name], distinct[(distinct >= start) & (distinct < start + len(said))] - start))
         start += len(said)
-    return agreement(scorer_names, np.concatenate(parts, axis=1))
+
+    def column(concept: int) -> NDArray[np.float64]:
+        return np.concatenate([table[:, rows, concept] for table, rows in parts], axis=1)
+
+    return agreement(scorer_names, (column(concept) for concept in range(parts[0][0].shape[2])))

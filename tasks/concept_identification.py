@@ -83,9 +83,7 @@ class ConceptIdentification:
             found["auroc_within_family"] = panel.auroc(cell.rows, allowed=same_family)
         if len(cell.permuted):
             found["auroc_against_permuted"] = panel.against(cell.rows, cell.permuted)
-        top = panel.scores[:, cell.rows].max(-1, keepdims=True) == panel.scores[:, cell.rows]
-        own = panel.items["concept_number"].iloc[cell.rows].to_numpy().astype(int)
-        found["top1"] = panel.mean(top[:, np.arange(len(own)), own] / top.sum(-1), cell.rows)
+        found["top1"] = panel.mean(panel.own_is_first(cell.rows), cell.rows)
         found["mrr"] = panel.mean(panel.reciprocal_ranks(cell.rows), cell.rows)
         rows = [row for metric, estimate in found.items() for row in self._rows(panel, metric, estimate, cell.fields())]
         rows += self._places(panel, "place", identified, cell.fields())

@@ -55,7 +55,7 @@ class Confabulation:
         return rows + self._sensitivity(panel)
 
     def _claims(self, panel: Panel, at: Rows, thresholds: NDArray[np.float64]) -> Estimate:
-        return panel.mean((panel.scores[:, at] > thresholds[:, None]).mean(-1), at)
+        return panel.mean(panel.by_item(at, lambda scores, _: (scores > thresholds[:, None]).mean(-1)), at)
 
     def _rows(self, panel: Panel, metric: str, estimate: Estimate, **fields: Any) -> list[MetricRow]:
         return [

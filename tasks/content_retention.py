@@ -11,7 +11,7 @@ or none, is at one half.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 
 from ..benchmark import arms
 from ..benchmark.activations import ItemSpec
+from ..benchmark.large_arrays import allocate, blocks
 from ..benchmark.panel import Panel, Rows
 from ..benchmark.records import MetricRow, metric_row
 from ..benchmark.scoring.base import score_unique
 from ..benchmark.scoring.prompts import EMBEDDERS, build_prompt_scorers
-from ..benchmark.statistics import Clusters, Estimate, cluster_mean, intervals, macro_auroc, paired_difference
+from ..benchmark.statistics import Clusters, Estimate, cluster_mean, intervals, join, macro_auroc, paired_difference
 from ..benchmark.study import Study
 from ..benchmark.transcript import Measured, Transcript
 from ..benchmark.verbalizing import read_prompts
@@ -35,15 +36,16 @@ from ..benchmark.verbalizing import read_prompts
 class _Cell:
     """Items of one arm that were moved alike.
 
-    scores: [n_sets, n_items, n_prompts], one set per verbalizer and scorer. clusters: prompts have the columns here, so
-    they stand where concepts stand elsewhere (see `_units`).
+    scores: of every item of the run [n_items, n_prompts], one table per verbalizer and scorer; rows: of the cell's.
+    clusters: prompts have the columns here, so they stand where concepts stand elsewhere (see `_units`).
     """
 
     arm: str
     injection: str
     r: float
+    rows: Rows
     clusters: Clusters
-    scores: NDArray[np.float64]
+    scores: Sequence[NDArray[np.float64]]
 
     @property
     def prompts(self) -> NDArray[np.int64]:
@@ -60,16 +62,25 @@ class _Cell:
         """The items of some of the prompts."""
         keep = np.isin(self.prompts, prompts)
         kept = replace(self.clusters, concept=self.prompts[keep], prompt=self.clusters.prompt[keep])
-        return replace(self, clusters=kept, scores=self.scores[:, keep])
+        return replace(self, clusters=kept, rows=self.rows[keep])
 
     def auroc(self) -> Estimate:
-        return macro_auroc(self.scores, self.clusters)
+        table_bytes = len(self.rows) * self.scores[0][0].nbytes
+        return join(
+            [
+                macro_auroc(np.stack([table[self.rows] for table in self.scores[some]]), self.clusters)
+                for some in blocks(len(self.scores), table_bytes)
+            ]
+        )
 
     def top1(self) -> Estimate:
         """The share of items whose own prompt has the highest score; of k that tie, each has 1/k."""
-        best = self.scores == self.scores.max(-1, keepdims=True)
-        own = best[:, np.arange(len(self.prompts)), self.prompts]
-        return cluster_mean(own / best.sum(-1), self.clusters)
+        firsts = []
+        for table in self.scores:
+            scores = table[self.rows]
+            best = scores == scores.max(-1, keepdims=True)
+            firsts.append(best[np.arange(len(self.rows)), self.prompts] / best.sum(-1))
+        return cluster_mean(np.stack(firsts), self.clusters)
 
 
 @dataclass(frozen=True)
@@ -93,12 +104,15 @@ class ContentRetention:
         scorers = build_prompt_scorers(candidate_prompts(study), reference)
         needed = {spec.item_id(study.suite.seed) for spec in self.items(study)}
         rows = np.flatnonzero(labels["item_id"].isin(needed).to_numpy())
-        measured = {}
+        measured: dict[str, dict[str, NDArray[np.float64]]] = {}
         for name in transcript.verbalized:
             texts = transcript.texts(name)
-            scores = np.full((len(scorers), len(labels), len(study.readout_prompts)), np.nan)
-            scores[:, rows] = score_unique(scorers, [texts[row] for row in rows])
-            measured[name] = {_column(s.name): table for s, table in zip(scorers, scores, strict=True)}
+            measured[name] = {}
+            for scorer, found in zip(scorers, score_unique(scorers, [texts[row] for row in rows]), strict=True):
+                table = allocate((len(labels), len(study.readout_prompts)))
+                table[:] = np.nan
+                table[rows] = found
+                measured[name][_column(scorer.name)] = table
         return measured
 
     def score(self, panel: Panel) -> list[MetricRow]:
@@ -145,7 +159,7 @@ def _sets(panel: Panel) -> list[tuple[str, str]]:
 
 def _cells(panel: Panel) -> Iterator[_Cell]:
     """Every cell of at least two prompts."""
-    scores = np.stack([panel.measured[verbalizer][_column(scorer)] for verbalizer, scorer in _sets(panel)])
+    tables = [panel.measured[verbalizer][_column(scorer)] for verbalizer, scorer in _sets(panel)]
     found: list[tuple[str, str, float, Rows]] = [("neutral", "none", 0.0, panel.rows(arm="neutral"))]
     found += [
         (arm, injection, r, panel.rows(arm=arm, injection=injection, level="grid", r=r))
@@ -154,9 +168,9 @@ def _cells(panel: Panel) -> Iterator[_Cell]:
         for r in panel.strengths(arm, injection)
     ]
     for arm, injection, r, rows in found:
-        rows = rows[np.isfinite(scores[0, rows]).all(-1)]  # another task's items of the arm were not measured
+        rows = rows[np.isfinite(tables[0][rows]).all(-1)]  # another task's items of the arm were not measured
         if panel.items["prompt_number"].iloc[rows].nunique() > 1:
-            yield _Cell(arm, injection, r, _units(panel, arm, rows), scores[:, rows])
+            yield _Cell(arm, injection, r, rows, _units(panel, arm, rows), tables)
 
 
 def _units(panel: Panel, arm: str, rows: Rows) -> Clusters:

@@ -60,22 +60,21 @@ class DoseResponse:
     def _summaries(
         self, panel: Panel, injection: str, strengths: list[float], points: list[Estimate]
     ) -> list[MetricRow]:
-        curve = stack(points)
-        flat = stack([_nothing(points[0])] * len(points))
-        trend = intervals(monotonicity(strengths, curve))
-        area = intervals(area_between(strengths, curve, flat))
         ceiling_name = next((name for name, role in panel.roles.items() if role == "ceiling"), None)
         rows = []
+        # Set by set: a curve has every unit's effect at every strength, and of all sets those are a run's largest.
         for number, (verbalizer, scorer) in enumerate(panel.sets):
+            curve = stack([point[number] for point in points])
+            flat = stack([_nothing(points[0][number])] * len(points))
             names: dict[str, Any] = {
                 "task": self.name, "verbalizer": verbalizer, "scorer": scorer, "arm": "steered", "injection": injection,
             }  # fmt: skip
-            rows.append(metric_row(trend[number], metric="monotonicity", **names))
-            rows.append(metric_row(area[number], metric="area", **names))
+            rows.append(metric_row(intervals(monotonicity(strengths, curve))[0], metric="monotonicity", **names))
+            rows.append(metric_row(intervals(area_between(strengths, curve, flat))[0], metric="area", **names))
             if ceiling_name is None or verbalizer in (ceiling_name, "constant"):
                 continue
             ceiling = points[-1][panel.sets.index((ceiling_name, scorer))]
-            half = r50_interval(strengths, curve[number], ceiling, floor=0.5)
+            half = r50_interval(strengths, curve, ceiling, floor=0.5)
             censored = strengths[-1] if np.isinf(half.estimate) or np.isinf(half.high) else None
             rows.append(metric_row(half, metric="r50", censored_at=censored, **names))
         return rows
@@ -88,7 +87,8 @@ class DoseResponse:
                 at = panel.rows(arm=arm, injection=injection, level="grid", r=r)
                 if not len(at):
                     continue
-                values = panel.own_scores(at) if arm == "steered" else panel.scores[:, at].mean(-1)
+                own = arm == "steered"
+                values = panel.own_scores(at) if own else panel.by_item(at, lambda scores, _: scores.mean(-1))
                 estimate = panel.mean(values, at, bounds=None)
                 rows += [
                     metric_row(

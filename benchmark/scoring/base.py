@@ -5,15 +5,18 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import pkgutil
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..concepts import ConceptPack
+from ..engine import Progress, Report
 from ..errors import BadInput
+from ..large_arrays import allocate, take
 
 Matrix = NDArray[np.float64]
 
@@ -108,22 +111,31 @@ def standardize(scorer: Scorer, reference: Sequence[str]) -> Standardized:
     return Standardized(scorer, scores.mean(0), np.maximum(scores.std(0, ddof=1), 1e-9))
 
 
-def score_unique(scorers: Sequence[Scorer], texts: Sequence[str]) -> NDArray[Any]:
+def score_unique(
+    scorers: Sequence[Scorer], texts: Sequence[str], report: Report = lambda _: None
+) -> NDArray[np.float64]:
     """Score texts with every scorer, each distinct text once. Returns [n_scorers, n_texts, n_concepts], float64.
 
     Scores are rounded to DIGITS: an embedder in float32 differs in the seventh with the texts that share its batch, and
-    what shares a batch must not decide a rank. What scoring takes beside its result is bounded by TEXTS_AT_A_TIME.
+    what shares a batch must not decide a rank. What scoring takes in memory is bounded by TEXTS_AT_A_TIME.
     """
     number: dict[str, int] = {}
     rows = np.array([number.setdefault(text, len(number)) for text in texts], dtype=np.int64)
     distinct = list(number)
-    parts: list[list[Matrix]] = [[] for _ in scorers]
+    found: list[NDArray[np.float64]] = []
+    seconds = [0.0] * len(scorers)
     for start in range(0, len(distinct) or 1, TEXTS_AT_A_TIME):
         some = distinct[start : start + TEXTS_AT_A_TIME]
-        for scorer, found in zip(scorers, parts, strict=True):
-            found.append(np.round(scorer.score(some), DIGITS))
-    table = np.empty((len(scorers), len(rows), parts[0][0].shape[1]))
-    for n, found in enumerate(parts):
-        np.take(found[0] if len(found) == 1 else np.concatenate(found), rows, axis=0, out=table[n])
-        found.clear()
+        for n, scorer in enumerate(scorers):
+            stage, begun = f"scoring with {scorer.name} (distinct texts)", time.perf_counter()
+            report(Progress(stage, start, len(distinct), start, seconds[n]))
+            scores = np.round(scorer.score(some), DIGITS)
+            if start == 0:
+                found.append(allocate((len(distinct), scores.shape[1])))
+            found[n][start : start + len(some)] = scores
+            seconds[n] += time.perf_counter() - begun
+            report(Progress(stage, start + len(some), len(distinct), start + len(some), seconds[n]))
+    table = allocate((len(scorers), len(rows), found[0].shape[1]))
+    for scores, out in zip(found, table, strict=True):
+        take(scores, rows, out)
     return table

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,19 +85,18 @@ def validate_scorer(scorer: Scorer, pack: ConceptPack) -> ScorerValidity:
     )  # fmt: skip
 
 
-def agreement(names: Sequence[str], scores: NDArray[np.float64]) -> dict[tuple[str, str], float]:
+def agreement(names: Sequence[str], columns: Iterable[NDArray[np.float64]]) -> dict[tuple[str, str], float]:
     """Mean over concepts of the Spearman correlation of two scorers' columns on the same texts.
 
-    scores: [n_scorers, n_texts, n_concepts], of distinct texts.
+    columns: of each concept [n_scorers, n_texts], of distinct texts.
     """
-    ranks = stats.rankdata(scores, axis=1)
-    return {
-        (names[a], names[b]): float(
-            np.mean([np.corrcoef(x, y)[0, 1] for x, y in zip(ranks[a].T, ranks[b].T, strict=True)])
-        )
-        for a in range(len(names))
-        for b in range(a + 1, len(names))
-    }
+    pairs = list(itertools.combinations(range(len(names)), 2))
+    found: list[list[float]] = [[] for _ in pairs]
+    for column in columns:
+        ranks = stats.rankdata(column, axis=1)
+        for (a, b), values in zip(pairs, found, strict=True):
+            values.append(float(np.corrcoef(ranks[a], ranks[b])[0, 1]))
+    return {(names[a], names[b]): float(np.mean(values)) for (a, b), values in zip(pairs, found, strict=True)}
 
 
 def _texts(pack: ConceptPack, form: str) -> list[tuple[int, Text]]:

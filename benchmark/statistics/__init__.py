@@ -6,7 +6,7 @@ and `monotonicity` turn Estimates into Estimates; `interval` and `rank_intervals
 
 from .auroc import macro_auroc
 from .dose import area_between, fit_isotonic, monotonicity, r50, r50_interval
-from .estimate import Estimate, contrast, paired_difference, stack
+from .estimate import Estimate, contrast, join, paired_difference, stack
 from .interval import (
     Interval,
     IntervalArrays,
@@ -41,6 +41,7 @@ __all__ = [
     "interval",
     "interval_arrays",
     "intervals",
+    "join",
     "macro_auroc",
     "monotonicity",
     "p_values",

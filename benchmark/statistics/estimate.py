@@ -106,13 +106,28 @@ def stack(estimates: Sequence[Estimate]) -> Estimate:
                 "expected the same concepts and prompts at every strength."
             )
 
-    def join(name: str) -> Floats | None:
+    def on_new_axis(name: str) -> Floats | None:
         arrays = [getattr(e, name) for e in estimates]
         return None if any(a is None for a in arrays) else np.stack(arrays, axis=-1)
 
-    joined: dict[str, Any] = {name: join(name) for name in _LEADING_AXES}
+    joined: dict[str, Any] = {name: on_new_axis(name) for name in _LEADING_AXES}
     fewest: dict[str, Any] = {n: min(getattr(e, n) for e in estimates) for n in _COUNTS}
     return replace(first, **joined, **fewest)
+
+
+def join(estimates: Sequence[Estimate]) -> Estimate:
+    """The sets of several Estimates of one metric on the same items, one after another along the first set axis.
+
+    Raises ValueError where there are none.
+    """
+    if not estimates:
+        raise ValueError("Nothing to join; expected one Estimate or more.")
+    arrays = {name: [getattr(e, name) for e in estimates] for name in _LEADING_AXES}
+    joined: dict[str, Any] = {
+        name: None if parts[0] is None else np.concatenate(parts, axis=_LEADING_AXES[name])
+        for name, parts in arrays.items()
+    }
+    return estimates[0] if len(estimates) == 1 else replace(estimates[0], **joined)
 
 
 def contrast(estimate: Estimate, coefficients: ArrayLike) -> Estimate:

@@ -178,9 +178,9 @@ def check_finite(array: Floats, name: str, shape: tuple[int, ...]) -> None:
         raise ValueError(f"{name} are {list(array.shape)}; expected {list(shape)}.")
     if array.size == 0:
         raise ValueError(f"{name} are empty {list(array.shape)}; expected at least one set and one item.")
-    bad = ~np.isfinite(array)
-    if bad.any():
+    bad = sum(int((~np.isfinite(part)).sum()) for part in array)
+    if bad:
         raise ValueError(
-            f"{int(bad.sum())} of {bad.size} {name} are nan or infinite; expected none. A scorer that failed leaves "
+            f"{bad} of {array.size} {name} are nan or infinite; expected none. A scorer that failed leaves "
             "missing data: drop the item from every set that is compared, and report the coverage."
         )
