@@ -11,9 +11,10 @@ import pandas as pd
 from pydantic import ValidationError
 
 from .benchmark.errors import BadInput
+from .benchmark.item_table import ITEMS_FILE
 from .benchmark.records import EstimatedMetric, Result, keep_estimates
 from .benchmark.rescoring import find_discrepancies, rescore
-from .benchmark.stored_run import ITEMS_FILE, StoredRun, read_record, read_run
+from .benchmark.stored_run import StoredRun, read_record, read_run
 from .benchmark.transcript import OF_VECTORS
 from .leaderboard.entries import Card, metric_key, write_estimates, write_manifest
 from .leaderboard.entry_items import accepted_columns

@@ -12,10 +12,11 @@ import numpy as np
 
 from .benchmark.concepts import ConceptPack
 from .benchmark.errors import BadInput
+from .benchmark.item_table import ITEMS_FILE
 from .benchmark.pairing import match_items
 from .benchmark.records import write_result
 from .benchmark.rescoring import SAME_TEXTS, find_discrepancies, find_scorers, score_texts_again
-from .benchmark.stored_run import ITEMS_FILE, StoredRun, read_run
+from .benchmark.stored_run import StoredRun, read_run
 from .benchmark.verbalizers.asking import QUESTION
 from .leaderboard.claims import (
     Problem,

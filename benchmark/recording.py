@@ -7,7 +7,7 @@ import platform
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from .behaviour import FALSE_DISCOVERY_RATE, GATE_VERSION, LEAST_DISTINCT_2, MOST_LOSS, NEW_TOKENS
 from .extraction import Activations
@@ -30,29 +31,81 @@ from .transcript import OF_VECTORS, Measured, Transcript
 from .verbalizers.asking import QUESTION, Asked
 from .verbalizing import verbalizer_fingerprint
 
+#: Rows of `items.parquet` that are made, and written, at a time.
+ROWS_AT_A_TIME = 1 << 14
 
-def tabulate_items(transcript: Transcript, scored: Scored) -> pd.DataFrame:
+_SCORES = pa.list_(pa.float32())
+
+
+def tabulate_items(transcript: Transcript, scored: Scored) -> Iterator[pa.Table]:
     """One row per item and verbalizer: its label, text, score rows, and what tasks measured (`task.column`).
 
-    Where a task asked a question of its own, those answers are rows too, every item's; `question` tells them from the
-    others. The text of an item that the question was not asked of is empty, and no task scores it.
+    In blocks of rows that all have the same columns. Where a task asked a question of its own, those answers are rows
+    too, every item's; `question` tells them from the others. The text of an item that the question was not asked of is
+    empty, and no task scores it.
     """
-    tables = []
+    schema = _describe_columns(transcript, scored)
     for question, by_name in scored.scores.items():
         asked = transcript.asked(question)
-        for name, rows in by_name.items():
-            table = _tabulate(asked, name, rows, scored.scorer_names)
+        for name, scores in by_name.items():
             verbalizer = transcript.roster.verbalizers.get(name)
-            table["question"] = question if isinstance(verbalizer, Asked) and not verbalizer.fixed else None
-            for task, measured in scored.measured.items():
-                # Beside the texts that it was measured of: the answers to the task's own question, where there are any.
-                answered = scored.asks[task] if name in scored.scores.get(scored.asks[task], {}) else QUESTION
-                own = measured.get(name, {}) if question == answered else {}
-                for column, values in {**measured.get(OF_VECTORS, {}), **own}.items():
-                    table[f"{task}.{column}"] = list(values.astype(np.float32)) if values.ndim > 1 else values
-            tables.append(table)
-    joined = pd.concat(tables, ignore_index=True)
-    return joined.astype({"logprob": "float64", "error": "object"})
+            answers = isinstance(verbalizer, Asked) and not verbalizer.fixed
+            measured = _measured_beside(scored, question, name)
+            for start in range(0, scores.shape[1], ROWS_AT_A_TIME):
+                block = slice(start, start + ROWS_AT_A_TIME)
+                said = asked.verbalized[name].texts[block]
+                columns = {
+                    **transcript.activations.labels.iloc[block].to_dict("series"),
+                    "verbalizer": [name] * len(said),
+                    "text": [v.text for v in said],
+                    "logprob": [v.logprob for v in said],
+                    "error": [v.error for v in said],
+                    "samples": [v.samples or None for v in said],
+                    "question": [question if answers else None] * len(said),
+                    **{f"score_{s}": rows[block] for s, rows in zip(scored.scorer_names, scores, strict=True)},
+                    **{column: values[block] for column, values in measured.items()},
+                }
+                yield pa.table(
+                    [_as_column(columns.get(field.name), field.type, len(said)) for field in schema], schema=schema
+                )
+
+
+def _measured_beside(scored: Scored, question: str, name: str) -> dict[str, np.ndarray[Any, Any]]:
+    """What tasks measured of the vectors, and of a verbalizer's texts, as columns beside those texts."""
+    columns = {}
+    for task, measured in scored.measured.items():
+        # Beside the texts that it was measured of: the answers to the task's own question, where there are any.
+        answered = scored.asks[task] if name in scored.scores.get(scored.asks[task], {}) else QUESTION
+        own = measured.get(name, {}) if question == answered else {}
+        for column, values in {**measured.get(OF_VECTORS, {}), **own}.items():
+            columns[f"{task}.{column}"] = values
+    return columns
+
+
+def _describe_columns(transcript: Transcript, scored: Scored) -> pa.Schema:
+    """The columns of all rows, whichever of them a verbalizer leaves empty."""
+    labels = pa.Schema.from_pandas(transcript.activations.labels, preserve_index=False)
+    types = {field.name: pa.string() if pa.types.is_null(field.type) else field.type for field in labels}
+    types |= {"verbalizer": pa.string(), "text": pa.string(), "logprob": pa.float64(), "error": pa.string()}
+    if any(said.samples for verbalized in transcript.verbalized.values() for said in verbalized.texts):
+        types["samples"] = pa.list_(pa.string())
+    types |= dict.fromkeys((f"score_{name}" for name in scored.scorer_names), _SCORES)
+    types["question"] = pa.string()
+    for question, by_name in scored.scores.items():
+        for name in by_name:
+            for column, values in _measured_beside(scored, question, name).items():
+                types[column] = _SCORES if values.ndim > 1 else pa.float64()
+    return pa.schema(types)
+
+
+def _as_column(values: Any, kind: pa.DataType, n_rows: int) -> pa.Array:
+    """Values as a column, in which nan is an empty field; rows of numbers in float32. None: all fields are empty."""
+    if values is None:
+        return pa.nulls(n_rows, kind)
+    if kind == _SCORES:
+        starts = np.arange(n_rows + 1, dtype=np.int32) * values.shape[1]
+        return pa.ListArray.from_arrays(starts, values.astype(np.float32).ravel())
+    return pa.array(values, kind, from_pandas=True)
 
 
 def record_measured(measured: Mapping[str, Measured]) -> dict[str, dict[str, list[str]]]:
@@ -61,23 +114,6 @@ def record_measured(measured: Mapping[str, Measured]) -> dict[str, dict[str, lis
         task: {name: list(columns) for name, columns in by_verbalizer.items()}
         for task, by_verbalizer in measured.items()
     }
-
-
-def _tabulate(
-    transcript: Transcript, name: str, scores: np.ndarray[Any, np.dtype[np.float64]], scorer_names: Sequence[str]
-) -> pd.DataFrame:
-    texts = transcript.verbalized[name].texts
-    table = transcript.activations.labels.assign(
-        verbalizer=name,
-        text=[v.text for v in texts],
-        logprob=[v.logprob for v in texts],
-        error=[v.error for v in texts],
-    )
-    if any(v.samples for v in texts):
-        table["samples"] = [list(v.samples) for v in texts]
-    for scorer, rows in zip(scorer_names, scores, strict=True):
-        table[f"score_{scorer}"] = list(rows.astype(np.float32))
-    return table
 
 
 def record_verbalizer(name: str, transcript: Transcript, tasks: Sequence[Task]) -> VerbalizerRecord:

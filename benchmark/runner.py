@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from . import findings
 from .assets import cache_folder
@@ -18,6 +20,7 @@ from .behaviour import run_gate
 from .concepts import ConceptPack, load_pack
 from .engine import Engine, EngineSettings, Report, open_engine
 from .extraction import Activations, make_activations
+from .item_table import ITEMS_FILE
 from .loading import DEFAULT_SUBJECT, count_gpus, load_subject
 from .looking_ahead import Ahead, look_ahead
 from .planning import Plan, make_plan, plan_items
@@ -36,7 +39,7 @@ from .said import judge_sayings
 from .scored import RESAMPLES, score_transcript
 from .scoring.base import DEFAULT_SCORERS, load_scorers
 from .scoring.validation import validate_scorer
-from .store import Store, write_atomically
+from .store import Store, replacing, write_atomically
 from .study import Study, complete_study, sketch_study
 from .suites import Suite, load_suite
 from .task import MeasuringTask, Task, load_tasks
@@ -215,8 +218,7 @@ def complete_run(bench: Bench, study: Study, activations: Activations, roster: R
         metrics=scored.metrics,
     )
     result = result.model_copy(update={"findings": findings.find(result)})
-    items = tabulate_items(transcript, scored)
-    write_run(out, result, items)
+    write_run(out, result, tabulate_items(transcript, scored))
     return result
 
 
@@ -253,13 +255,15 @@ def ask_questions(
     return answers
 
 
-def write_run(folder: Path, result: Result, items: pd.DataFrame) -> None:
-    """Write a run's files, the result last: where `result.json` is, the run is whole."""
+def write_run(folder: Path, result: Result, items: Iterable[pa.Table]) -> None:
+    """Write a run's files, the result last: where `result.json` is, the run is whole. items: in blocks of rows."""
     from .report.page import render_report
 
     (folder / "result.json").unlink(missing_ok=True)  # an old one must not stand beside new items
-    buffer = items.to_parquet(None, index=False)
-    assert isinstance(buffer, bytes)
-    write_atomically(folder / "items.parquet", buffer)
-    write_atomically(folder / "report.html", render_report(result, items))
+    remaining = iter(items)
+    first = next(remaining)
+    with replacing(folder / ITEMS_FILE) as file, pq.ParquetWriter(file, first.schema) as writer:
+        for block in itertools.chain([first], remaining):
+            writer.write_table(block)
+    write_atomically(folder / "report.html", render_report(result, folder / ITEMS_FILE))
     write_result(result, folder / "result.json")

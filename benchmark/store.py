@@ -12,10 +12,11 @@ import json
 import os
 import struct
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import safetensors.numpy
@@ -105,24 +106,38 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         BadInput: the disk is full or the folder is not writable; nothing that was there is lost.
     """
     data = content.encode() if isinstance(content, str) else content
-    scratch: str | None = None
+    with replacing(path, f"{len(data):,} bytes were to go there. ") as file:
+        file.write(data)
+
+
+@contextmanager
+def replacing(path: Path, size: str = "") -> Iterator[IO[bytes]]:
+    """A file to write to that takes the place of `path` once it is whole, and leaves nothing where it is not.
+
+    size: what is known of how much is written, for the error.
+
+    Raises:
+        BadInput: the disk is full or the folder is not writable; nothing that was there is lost.
+    """
+    scratch: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+        scratch = Path(name)
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
-        Path(scratch).chmod(0o644)
-        Path(scratch).replace(path)
+        scratch.chmod(0o644)
+        scratch.replace(path)
     except OSError as error:
-        if scratch:
-            Path(scratch).unlink(missing_ok=True)
         raise BadInput(
-            f"{path} could not be written: {error.strerror or error}. {len(data):,} bytes were to go there; make room "
-            "or choose another folder (--out, or $NLABENCH_CACHE for the cache) and run the same command again: "
-            "finished work is kept."
+            f"{path} could not be written: {error.strerror or error}. {size}Make room or choose another folder "
+            "(--out, or $NLABENCH_CACHE for the cache) and run the same command again: finished work is kept."
         ) from error
+    finally:
+        if scratch is not None:
+            scratch.unlink(missing_ok=True)
 
 
 def merge_arrays(parts: list[Mapping[str, Any]]) -> Arrays:

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..benchmark.item_table import LABELS, OPTIONAL
 from ..benchmark.records import Result
-from ..benchmark.stored_run import LABELS, OPTIONAL
 from .claims import Problem
 from .entries import ITEMS, Entry
 from .tables import read_table

@@ -7,12 +7,14 @@ still too many a sample is taken: the same one for the same items, whatever thei
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from ..records import Result
 from ..verbalizers.asking import QUESTION
@@ -25,11 +27,13 @@ PAIR_CHARACTERS = 1_400_000
 ALL_CHARACTERS = 2_200_000
 LONGEST_TEXT = 2_000
 
-#: The columns of items that the page reads, beside the headline scorer's.
+#: The columns of items that the page reads: of every item, and of those that it shows (with the headline scorer's).
 LABELS = (
-    "item_id", "arm", "injection", "level", "concept", "prompt", "position", "kind", "word", "r", "pair", "verbalizer",
-    "text", "error",
+    "item_id", "arm", "injection", "level", "concept", "prompt", "position", "kind", "word", "r", "pair",
 )  # fmt: skip
+SHOWN = ("item_id", "concept", "verbalizer", "text", "error")
+
+ROWS_AT_A_TIME = 1 << 14
 
 
 #: What a verbalizer said of one item: text, error, rank of the right concept, the concept that ranks first.
@@ -70,18 +74,46 @@ class _Shelf:
         return self.texts[text]
 
 
-def pick_examples(result: Result, items: pd.DataFrame) -> dict[str, Any]:
-    """The page's examples: `texts`, `items`, `said` by verbalizer, `pairs` and `series` (see the fields below)."""
-    if items.empty:
+def read_labels(file: Path) -> pd.DataFrame:
+    """The labels of every item of an `items.parquet`, whichever verbalizer's rows stand first."""
+    blocks: list[pd.DataFrame] = []
+    first = None
+    for block in _read_general(file, (*LABELS, "verbalizer")):
+        first = block["verbalizer"].iloc[0] if first is None else first
+        blocks.append(block.loc[block["verbalizer"] == first, list(LABELS)])
+    return pd.concat(blocks, ignore_index=True) if blocks else pd.DataFrame(columns=list(LABELS))
+
+
+def _read_general(file: Path, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
+    """Some columns of a table of items, those that it has, block by block.
+
+    Of an item that was asked several questions, the general one's rows: what single tasks asked is other rows.
+    """
+    with pq.ParquetFile(file) as opened:
+        present = [name for name in (*columns, "question") if name in opened.schema_arrow.names]
+        for batch in opened.iter_batches(ROWS_AT_A_TIME, columns=present):
+            block = batch.to_pandas()
+            if "question" in block:
+                block = block[block["question"].isna() | (block["question"] == QUESTION)].drop(columns="question")
+            if len(block):
+                yield block
+
+
+def pick_examples(result: Result, labels: pd.DataFrame, file: Path) -> dict[str, Any]:
+    """The page's examples: `texts`, `items`, `said` by verbalizer, `pairs` and `series` (see the fields below).
+
+    labels: as `read_labels` gives them. file: the table of items, of which the rows that the page shows are read.
+    """
+    if labels.empty:
         return {"texts": [], "cut": {}, "items": [], "said": {}, "pairs": [], "series": [], "n_pairs": 0, "n_series": 0}
-    chosen = _select_texts(items, result.headline_scorer)
-    labels = chosen.drop_duplicates("item_id").reset_index(drop=True)
     all_pairs, all_series = list(_pairs(labels)), list(_series(labels))
     some_pairs, some_series = _sampled(all_pairs)[:MOST_PAIRS], _sampled(all_series)[:MOST_SERIES]
     # Of a large run few items can be on the page: no other one's texts and scores are looked at.
     wanted = {item for unit in (*some_pairs, *some_series) for item in unit}
     labels = labels[labels["item_id"].isin(wanted)]
-    said = _what_they_said(_rank_right_concept(result, chosen[chosen["item_id"].isin(wanted)]))
+    rows = _read_general(file, (*SHOWN, f"score_{result.headline_scorer}"))
+    chosen = pd.concat([block[block["item_id"].isin(wanted)] for block in rows], ignore_index=True)
+    said = _what_they_said(_rank_right_concept(result, chosen))
     shelf = _Shelf({name: said[name] for name in in_reading_order(result.verbalizers) if name in said})
     pairs, series = [], []
     for pair in some_pairs:
@@ -112,16 +144,6 @@ def pick_examples(result: Result, items: pd.DataFrame) -> dict[str, Any]:
         "n_pairs": len(all_pairs),
         "n_series": len(all_series),
     }
-
-
-def _select_texts(items: pd.DataFrame, scorer: str) -> pd.DataFrame:
-    """The rows and columns that the page needs: of an item that was asked several questions, the general one's.
-
-    What single tasks asked is other rows of the same items, and what they measured other columns, by the dozen.
-    """
-    if "question" in items:
-        items = items[items["question"].isna() | (items["question"] == QUESTION)]
-    return items[[name for name in items if name in LABELS or name == f"score_{scorer}"]]
 
 
 def _what_they_said(ranked: pd.DataFrame) -> dict[str, dict[str, _Said]]:

@@ -8,9 +8,9 @@ named by their hashes.
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -20,7 +20,7 @@ from .concepts import concept_rows, identified
 from .confabulation import confabulation
 from .dose import dose_response, gate_by_strength
 from .embedding import escape_json, policy, read_asset
-from .examples import pick_examples
+from .examples import pick_examples, read_labels
 from .headline import headline
 from .said import steers_and_said
 from .sections import SECTIONS
@@ -44,13 +44,11 @@ SCRIPTS = (
 )  # fmt: skip
 
 
-def render_report(result: Result, items: pd.DataFrame) -> str:
-    """The report of a run as one HTML document.
-
-    items: one row per item and verbalizer, as in `items.parquet` (labels, text, error, `score_<scorer>` rows).
-    """
+def render_report(result: Result, items: Path) -> str:
+    """The report of a run as one HTML document. items: the run's `items.parquet`."""
     scripts = [read_asset(name) for name in SCRIPTS]
-    examples = pick_examples(result, items)
+    labels = read_labels(items)
+    examples = pick_examples(result, labels, items)
     data = _page_data(result, examples)
     environment = Environment(
         loader=FunctionLoader(read_asset),
@@ -78,7 +76,7 @@ def render_report(result: Result, items: pd.DataFrame) -> str:
         said=data["said"],
         content=data["content"],
         sections=[section for section in SECTIONS if data[section.name] is not None],
-        n_items=_count_items(items),
+        n_items=len(labels),
         examples=examples,
         policy=policy(scripts),
         scripts=[Markup(script) for script in scripts],
@@ -115,10 +113,6 @@ def _page_data(result: Result, examples: dict[str, Any]) -> dict[str, Any]:
         "geometry": geometry(result),
         "examples": examples,
     }
-
-
-def _count_items(items: pd.DataFrame) -> int:
-    return int(items["item_id"].nunique()) if "item_id" in items else 0
 
 
 def _indented(value: Any) -> str:

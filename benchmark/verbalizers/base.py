@@ -44,7 +44,7 @@ class VerbalizerCard(BaseModel):
     settings: dict[str, Any] = {}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Verbalization:
     """The text for one item. logprob: of the text under the verbalizer, in nats, where it has one.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from nlabench.benchmark.activations import ActivationBatch
@@ -43,6 +44,10 @@ def score(**measured: Any) -> Scored:
     return Scored([], ["scorer"], {QUESTION: {"fixed": SCORES}}, measured, dict.fromkeys(measured, QUESTION), {}, PANEL)
 
 
+def tabulate(transcript: Transcript, scored: Scored) -> pd.DataFrame:
+    return pa.concat_tables(tabulate_items(transcript, scored)).to_pandas()
+
+
 def test_flags_of_texts_are_counted_in_the_verbalizers_warnings() -> None:
     said = transcribe(
         Verbalization("one", flags=("cut off",)), Verbalization("two"), Verbalization("three", flags=("cut off", "odd"))
@@ -52,16 +57,16 @@ def test_flags_of_texts_are_counted_in_the_verbalizers_warnings() -> None:
 
 def test_further_samples_stand_in_the_table_of_items_where_there_are_any() -> None:
     sampled = transcribe(*(Verbalization(text, samples=(text * 2, text * 3)) for text in "xyz"))
-    table = tabulate_items(sampled, score())
+    table = tabulate(sampled, score())
     assert table["text"].tolist() == ["x", "y", "z"]
-    assert table["samples"].tolist() == [["xx", "xxx"], ["yy", "yyy"], ["zz", "zzz"]]
-    assert "samples" not in tabulate_items(transcribe(*(Verbalization(text) for text in "xyz")), score())
+    assert [list(samples) for samples in table["samples"]] == [["xx", "xxx"], ["yy", "yyy"], ["zz", "zzz"]]
+    assert "samples" not in tabulate(transcribe(*(Verbalization(text) for text in "xyz")), score())
 
 
 def test_what_a_task_measured_stands_beside_the_texts_under_its_name() -> None:
     said = transcribe(*(Verbalization(text) for text in "xyz"))
     values = {"fixed": {"cosine": np.array([0.1, np.nan, 0.3])}, OF_VECTORS: {"norm": np.ones(3)}}
-    table = tabulate_items(said, score(reconstruction=values))
+    table = tabulate(said, score(reconstruction=values))
     assert table["reconstruction.cosine"].tolist() == pytest.approx([0.1, np.nan, 0.3], nan_ok=True)
     assert table["reconstruction.norm"].tolist() == [1, 1, 1]
 
@@ -81,7 +86,7 @@ def test_answers_to_a_tasks_own_question_are_rows_of_their_own_and_the_questions
     values = {"other": {"fixed": {"value": np.array([1.0, np.nan, 2.0])}}}
     scores = {QUESTION: {"fixed": SCORES}, "Why?": {"fixed": SCORES}}
     both = Scored([], ["scorer"], scores, values, {"other": "Why?"}, {}, PANEL)
-    table = tabulate_items(said, both)
+    table = tabulate(said, both)
     assert table["text"].tolist() == ["x", "y", "z", "a", "", "b"]
     assert table["question"].tolist() == [QUESTION] * 3 + ["Why?"] * 3
     # What the task measured of its answers stands beside them, and not beside the other texts.

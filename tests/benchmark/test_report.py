@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from nlabench.benchmark.records import (
 )
 from nlabench.benchmark.report import examples
 from nlabench.benchmark.report.embedding import escape_json
-from nlabench.benchmark.report.examples import pick_examples
+from nlabench.benchmark.report.examples import pick_examples, read_labels
 from nlabench.benchmark.report.headline import headline
 from nlabench.benchmark.report.page import SCRIPTS, render_report
 from playwright.sync_api import Browser, Page
@@ -167,6 +168,23 @@ def make_items(texts: dict[str, str] = HOSTILE, n_prompts: int = 3) -> pd.DataFr
     return pd.DataFrame(rows)
 
 
+def write_items(items: pd.DataFrame, folder: str) -> Path:
+    file = Path(folder) / "items.parquet"
+    items.to_parquet(file, index=False)
+    return file
+
+
+def render(result: Result, items: pd.DataFrame) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        return render_report(result, write_items(items, folder))
+
+
+def pick(result: Result, items: pd.DataFrame) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        file = write_items(items, folder)
+        return pick_examples(result, read_labels(file), file)
+
+
 def read_data(page: str) -> Any:
     found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)
     assert found is not None
@@ -174,7 +192,7 @@ def read_data(page: str) -> Any:
 
 
 def test_page_is_complete_in_itself() -> None:
-    page = render_report(make_result(), make_items())
+    page = render(make_result(), make_items())
     assert not re.findall(r"""(?:src|href|action)\s*=\s*["'](?!#|data:,)[^"']*""", strip_scripts(page))
     assert "@import" not in page
     assert "url(" not in strip_scripts(page)
@@ -182,7 +200,7 @@ def test_page_is_complete_in_itself() -> None:
 
 
 def test_texts_cannot_leave_the_json_block() -> None:
-    page = render_report(make_result(), make_items())
+    page = render(make_result(), make_items())
     assert page.count("</script>") == 1 + len(SCRIPTS)  # the data and the bundled scripts
     assert HOSTILE["script"] not in page
     assert HOSTILE["script"] in read_data(page)["examples"]["texts"]
@@ -198,7 +216,7 @@ def test_a_pack_without_naming_texts_is_told_of_in_the_findings() -> None:
 
 
 def test_markup_in_findings_and_cards_is_escaped() -> None:
-    page = strip_scripts(render_report(make_result(), make_items()))
+    page = strip_scripts(render(make_result(), make_items()))
     assert "&lt;b&gt;and nothing else&lt;/b&gt;" in page
     assert "<img" not in page
 
@@ -211,12 +229,12 @@ def test_json_keeps_its_strings_and_holds_no_markup() -> None:
 
 @pytest.mark.parametrize("metrics", [[], make_metrics(null=True)], ids=["absent", "null"])
 def test_page_renders_without_numbers(metrics: list[MetricRow]) -> None:
-    page = render_report(make_result(metrics), make_items())
+    page = render(make_result(metrics), make_items())
     assert "a-subject" in page
 
 
 def test_page_renders_without_items() -> None:
-    assert read_data(render_report(make_result(), make_items().iloc[:0]))["examples"]["pairs"] == []
+    assert read_data(render(make_result(), make_items().iloc[:0]))["examples"]["pairs"] == []
 
 
 def test_place_belongs_to_the_items_of_its_auroc() -> None:
@@ -225,7 +243,7 @@ def test_place_belongs_to_the_items_of_its_auroc() -> None:
 
 
 def test_pairs_share_the_natural_readout() -> None:
-    found = pick_examples(make_result(), make_items())
+    found = pick(make_result(), make_items())
     assert found["n_pairs"] == len(found["pairs"]) == 9
     for natural, steered, neutral in found["pairs"]:
         items = found["items"]
@@ -236,15 +254,15 @@ def test_pairs_share_the_natural_readout() -> None:
 def test_sample_of_examples_does_not_depend_on_the_order_of_items(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(examples, "MOST_PAIRS", 4)
     items = make_items()
-    found = pick_examples(make_result(), items)
-    again = pick_examples(make_result(), items.sample(frac=1, random_state=1).reset_index(drop=True))
+    found = pick(make_result(), items)
+    again = pick(make_result(), items.sample(frac=1, random_state=1).reset_index(drop=True))
     assert len(found["pairs"]) == 4 < found["n_pairs"]
     assert prompts_of(found) == prompts_of(again)
 
 
 def test_page_stays_under_five_megabytes() -> None:
     long = {str(number): f"{number} " * 400 for number in range(4000)}
-    page = render_report(make_result(), make_items(long, n_prompts=250))
+    page = render(make_result(), make_items(long, n_prompts=250))
     assert len(page.encode()) < 5e6
     assert "A sample of" in page
 
@@ -252,7 +270,7 @@ def test_page_stays_under_five_megabytes() -> None:
 def test_tied_scores_do_not_count_as_right() -> None:
     items = make_items()
     items["score_embedding"] = [np.ones(3)] * len(items)
-    said = pick_examples(make_result(), items)["said"]["mine"]
+    said = pick(make_result(), items)["said"]["mine"]
     assert {entry[1] for entry in said} == {2.0, None}
 
 
@@ -271,7 +289,7 @@ def prompts_of(found: dict[str, Any]) -> list[str]:
 def opened(browser: Browser, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Page]:
     """The report of hostile texts, open from a file; closing it checks that it complained of and asked for nothing."""
     width, scheme = request.param
-    yield from open_report(browser, render_report(make_result(), make_items()), tmp_path, width, scheme)
+    yield from open_report(browser, render(make_result(), make_items()), tmp_path, width, scheme)
 
 
 def open_report(browser: Browser, html: str, folder: Path, width: int = 1280, scheme: Any = "light") -> Iterator[Page]:
@@ -319,7 +337,7 @@ def test_hostile_texts_are_shown_as_they_are_written(opened: Page) -> None:
 
 
 def test_policy_stops_a_script_that_is_not_the_page_s_own(browser: Browser, tmp_path: Path) -> None:
-    (tmp_path / "report.html").write_text(render_report(make_result(), make_items()), encoding="utf-8")
+    (tmp_path / "report.html").write_text(render(make_result(), make_items()), encoding="utf-8")
     page = browser.new_page()
     page.goto((tmp_path / "report.html").as_uri())
     page.evaluate("document.body.append(Object.assign(document.createElement('script'), {text: 'window.pwned = 1'}))")
@@ -380,5 +398,5 @@ def test_keyboard_reaches_the_first_choice(opened: Page) -> None:
 def test_page_without_numbers_opens_without_complaint(
     browser: Browser, tmp_path: Path, metrics: list[MetricRow]
 ) -> None:
-    for page in open_report(browser, render_report(make_result(metrics), make_items()), tmp_path):
+    for page in open_report(browser, render(make_result(metrics), make_items()), tmp_path):
         test_every_choice_redraws_without_complaint(page)

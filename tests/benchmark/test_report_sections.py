@@ -16,9 +16,7 @@ import pandas as pd
 import pytest
 from nlabench.benchmark.records import GateRow, MetricRow, Result, SaidRow
 from nlabench.benchmark.report.cells import gather
-from nlabench.benchmark.report.examples import pick_examples
 from nlabench.benchmark.report.information import privileged_information
-from nlabench.benchmark.report.page import render_report
 from nlabench.benchmark.report.sections import SECTIONS
 from nlabench.benchmark.report.shown import in_reading_order
 from nlabench.benchmark.verbalizers.asking import QUESTION
@@ -35,7 +33,9 @@ from .test_report import (
     make_verbalizer,
     open_report,
     overflow,
+    pick,
     read_data,
+    render,
     strip_scripts,
 )
 
@@ -196,7 +196,7 @@ def linked_ids(page: str) -> set[str]:
 
 
 def test_a_run_of_other_tasks_has_none_of_the_sections() -> None:
-    page = render_report(make_result(), make_items())
+    page = render(make_result(), make_items())
     ids = {section.name.replace("_", "-") for section in SECTIONS}
     assert not ids & section_ids(page)
     assert linked_ids(page) == section_ids(page)
@@ -205,7 +205,7 @@ def test_a_run_of_other_tasks_has_none_of_the_sections() -> None:
 
 @pytest.mark.parametrize("name", TASKS)
 def test_a_section_is_there_where_its_task_ran(name: str) -> None:
-    page = render_report(make_result(make_task_rows(TASKS[name])), make_items())
+    page = render(make_result(make_task_rows(TASKS[name])), make_items())
     sections = {section.name.replace("_", "-") for section in SECTIONS}
     assert sections & section_ids(page) == {name.replace("_", "-")}
     assert linked_ids(page) == section_ids(page)
@@ -244,7 +244,7 @@ def test_information_is_over_the_strongest_reader_of_the_cell() -> None:
 
 
 def test_crossing_opens_where_most_directions_steer() -> None:
-    said = read_data(render_report(make_full(), make_items()))["said"]
+    said = read_data(render(make_full(), make_items()))["said"]
     assert said["start"] == 1.0
     at = next(at for of in said["crossings"] if of["verbalizer"] == "mine" for at in of["at"] if at["r"] == 1.0)
     assert at["cells"] == [[0], [1], [2], []]  # joy; the ocean; legalese
@@ -255,9 +255,9 @@ def test_answers_to_one_task_s_question_are_not_the_page_s_texts() -> None:
     mine = items["verbalizer"] == "mine"
     items.loc[mine, "question"] = QUESTION
     answers = items[mine].assign(question="What happens?", text="an answer to another question")
-    texts = pick_examples(make_result(), pd.concat([items, answers], ignore_index=True))["texts"]
+    texts = pick(make_result(), pd.concat([items, answers], ignore_index=True))["texts"]
     assert "an answer to another question" not in texts
-    assert texts == pick_examples(make_result(), make_items())["texts"]
+    assert texts == pick(make_result(), make_items())["texts"]
 
 
 def test_twenty_thousand_rows_are_gathered_in_a_moment() -> None:
@@ -275,7 +275,7 @@ def test_twenty_thousand_rows_are_gathered_in_a_moment() -> None:
 
 @functools.cache
 def full_page() -> str:
-    return render_report(make_full(), make_items())
+    return render(make_full(), make_items())
 
 
 @pytest.fixture
@@ -354,7 +354,7 @@ def test_tables_show_figures_with_intervals_and_controls_with_leads(opened: Page
 def test_hostile_names_stay_inert(browser: Browser, tmp_path: Path) -> None:
     names = {"mine": HOSTILE["image"], "prompt-reader": HOSTILE["script"], "norm": HOSTILE["script"] + "norm",
              "average_direction": HOSTILE["image"] + "average"}  # fmt: skip
-    page = render_report(rename(make_full(), names), make_items())
+    page = render(rename(make_full(), names), make_items())
     assert HOSTILE["script"] not in page
     for opened in open_report(browser, page, tmp_path):  # closing it checks that nothing ran
         choose_everything(opened)
@@ -364,7 +364,7 @@ def test_hostile_names_stay_inert(browser: Browser, tmp_path: Path) -> None:
 
 
 def test_sections_without_numbers_open_without_complaint(browser: Browser, tmp_path: Path) -> None:
-    for opened in open_report(browser, render_report(make_full(null=True), make_items()), tmp_path):
+    for opened in open_report(browser, render(make_full(null=True), make_items()), tmp_path):
         choose_everything(opened)
         assert overflow(opened) == 0
 
@@ -374,6 +374,6 @@ def test_geometry_has_one_point_per_strength_where_items_were_read_in_mid_text_t
 ) -> None:
     arms = [make_arm("steered", r) for r in (0.3, 1.0)]
     arms += [arm.model_copy(update={"kind": "mid", "angle": 1.0}) for arm in arms]
-    page = render_report(make_result().model_copy(update={"arms": arms}), make_items())
+    page = render(make_result().model_copy(update={"arms": arms}), make_items())
     for opened in open_report(browser, page, tmp_path):
         assert opened.locator("#geometry-chart svg circle").count() == 3  # and r = 0

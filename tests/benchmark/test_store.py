@@ -220,7 +220,7 @@ def test_a_full_disk_leaves_no_part_of_a_file(store: Store) -> None:
     small, large = Payload({}, "small"), Payload({"states": np.zeros((100, 100))})
     store.put("readings", KEY, small)
     refused = pytest.raises(
-        BadInput, match=r"could not be written: .*80,\d+ bytes were to go there; make room or choose"
+        BadInput, match=r"could not be written: .*80,\d+ bytes were to go there. Make room or choose"
     )
     with refused, full_disk():
         store.put("readings", KEY, large)
@@ -233,7 +233,7 @@ def test_no_room_is_said_even_when_it_shows_only_at_the_end(store: Store, monkey
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(BadInput, match=r"No space left on device.* make room .* finished work is kept"):
+    with pytest.raises(BadInput, match=r"No space left on device.* Make room .* finished work is kept"):
         store.put("readings", KEY, PAYLOAD)
     assert files_in(store.root) == []
     assert not store.has("readings", KEY)
