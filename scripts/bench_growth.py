@@ -20,6 +20,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -45,8 +46,8 @@ class Size:
 @dataclass(frozen=True)
 class Measured:
     """What a stage took. seconds is None where it did not end, and `note` says why; cpu: of it, the processor's, which
-    other work on the same cores does not lengthen. Memory in MiB: `given` is what the process held before the stage
-    (imports, and what the stage works on), `peak` the most it held during it."""
+    other work on the same cores does not lengthen. Memory in MiB, without pages of files: `given` is what the process
+    held before the stage (imports, and what the stage works on), `peak` the most it held during it."""
 
     n_items: int
     seconds: float | None
@@ -59,10 +60,11 @@ class Measured:
 def measure_here(stage: str, given: Given) -> Measured:
     """Do a stage in this process."""
     work = STAGES[stage](given)
-    before, start, cpu = _reset_peak(), time.perf_counter(), time.process_time()
-    told = work()
-    seconds, busy = time.perf_counter() - start, time.process_time() - cpu
-    return Measured(given.plan.n_items, seconds, busy, before, _peak(), told["note"])
+    with _Watch() as memory:
+        start, cpu = time.perf_counter(), time.process_time()
+        told = work()
+        seconds, busy = time.perf_counter() - start, time.process_time() - cpu
+    return Measured(given.plan.n_items, seconds, busy, memory.given, memory.peak, told["note"])
 
 
 def measure_apart(stage: str, size: Size, folder: Path, options: argparse.Namespace) -> Measured:
@@ -88,27 +90,37 @@ def find_exponent(before: Measured | None, now: Measured, grown: float) -> float
     return math.log(now.cpu / before.cpu) / math.log(grown)
 
 
-def _reset_peak() -> float:
-    """Forget the most memory that this process held so far, where the system can; returns what it holds, in MiB."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak is from now on
-    except OSError:
-        return math.nan
-    return _read_status("VmRSS")
+class _Watch:
+    """The most memory of its own that this process holds, in MiB, looked at fifty times a second.
+
+    Linux tells it apart from pages of files, which the system takes back when others need the room. Elsewhere the peak
+    is that of all, from the start of the process.
+    """
+
+    def __enter__(self) -> _Watch:
+        self.given = self.peak = _read_private()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while True:
+            self.peak = max(self.peak, _read_private())
+            if self._over.wait(0.02):
+                return
 
 
-def _peak() -> float:
-    if Path("/proc/self/status").exists():
-        return _read_status("VmHWM")
-    per_unit = 2**20 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere; what came before is in it
+def _read_private() -> float:
+    status = Path("/proc/self/status")
+    if status.exists():
+        return next(int(line.split()[1]) / 1024 for line in status.read_text().splitlines() if "RssAnon" in line)
+    per_unit = 2**20 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / per_unit
-
-
-def _read_status(name: str) -> float:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(name):
-            return int(line.split()[1]) / 1024
-    return math.nan
 
 
 def describe_machine() -> str:

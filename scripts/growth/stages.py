@@ -141,8 +141,7 @@ def set_up_writing(given: Given) -> Work:
     result = make_result(given, transcript.activations.labels)
 
     def work() -> dict[str, Any]:
-        items = tabulate_items(transcript, scored)
-        write_run(given.folder, result, items)
+        write_run(given.folder, result, tabulate_items(transcript, scored))
         sizes = [(given.folder / name).stat().st_size / 2**20 for name in ("items.parquet", "report.html")]
         return {"note": "items {:,.1f} MiB, report {:,.2f} MiB".format(*sizes)}
 
@@ -160,11 +159,11 @@ def set_up_reading(given: Given) -> Work:
 
 
 def set_up_report(given: Given) -> Work:
-    """The report alone, from the table of items in memory."""
-    result, items = read_result(given.folder / "result.json"), pd.read_parquet(given.folder / "items.parquet")
+    """The report alone."""
+    result = read_result(given.folder / "result.json")
 
     def work() -> dict[str, Any]:
-        page = render_report(result, items)
+        page = render_report(result, given.folder / ITEMS)
         (given.folder / "report.html").write_text(page)
         return {"note": f"{len(page.encode()) / 2**20:.2f} MiB"}
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from nlabench.benchmark.large_arrays import allocate
 from nlabench.benchmark.scored import Design
 from nlabench.benchmark.scoring.base import DIGITS
 from nlabench.benchmark.statistics import resample
@@ -20,6 +21,8 @@ ROLES = {"synthetic": "submitted", "probe-ceiling": "ceiling", "constant": "floo
 STRENGTHS = {"readout": (0.1, 0.3, 0.5, 1.0, 2.0), "upstream": (0.3, 1.0)}
 N_GRID = sum(map(len, STRENGTHS.values()))
 DRAWS = 8
+#: Items whose scores are drawn at a time; part of the seed.
+DRAWN_AT_A_TIME = 10_000
 WORDS = [
     "the", "and", "of", "in", "with", "a", "to", "for", "on", "river", "letter", "harbour", "winter", "copper",
     "lantern", "quiet", "anger", "sailing", "ledger", "kitchen", "proof", "garden", "machine", "question", "colour",
@@ -61,7 +64,7 @@ def plan_study(n_items: int, concepts: int) -> Plan:
 
 
 def draw_labels(plan: Plan, seed: int = 0) -> pd.DataFrame:
-    """The items' labels (see `stored_run.LABELS`), in the order of their ids, which are drawn."""
+    """The items' labels (see `item_table.LABELS`), in the order of their ids, which are drawn."""
     rng = np.random.default_rng([seed, 0])
     concepts, prompts = np.arange(plan.concepts), np.arange(plan.prompts)
     step = max(1, plan.prompts // plan.prompts_per_concept)
@@ -144,11 +147,15 @@ def draw_scores(labels: pd.DataFrame, concepts: int, n_scorers: int, seed: int =
     scores = {}
     for number, (name, lift) in enumerate({"synthetic": 1.0, "probe-ceiling": 4.0}.items()):
         rng = np.random.default_rng([seed, 2, number])
-        table = rng.standard_normal((n_scorers, len(labels), concepts))
-        table[:, own, numbers[own]] += lift * strength[own]
-        np.round(table, DIGITS, out=table)
+        table = allocate((n_scorers, len(labels), concepts))
+        for start in range(0, len(labels), DRAWN_AT_A_TIME):
+            block = table[:, start : start + DRAWN_AT_A_TIME]
+            mine = own[(own >= start) & (own < start + DRAWN_AT_A_TIME)]
+            drawn = rng.standard_normal(block.shape)
+            drawn[:, mine - start, numbers[mine]] += lift * strength[mine]
+            np.round(drawn, DIGITS, out=block)
         scores[name] = table
-    return {**scores, "constant": np.zeros((n_scorers, len(labels), concepts))}
+    return {**scores, "constant": allocate((n_scorers, len(labels), concepts))}
 
 
 def number_concepts(labels: pd.DataFrame) -> NDArray[np.int64]:

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from bench_growth import Measured, find_exponent, measure_here
 from growth.stages import STAGES, Given
-from growth.synthetic import Plan, draw_labels, draw_scores, draw_texts, number_concepts, plan_study
-from nlabench.benchmark.stored_run import LABELS
+from growth.synthetic import Plan, describe, draw_labels, draw_scores, draw_texts, number_concepts, plan_study
+from nlabench.benchmark import item_table, large_arrays, recording
+from nlabench.benchmark.item_table import LABELS
+from nlabench.benchmark.panel import Panel
+from nlabench.benchmark.records import MetricRow
+from nlabench.benchmark.report import examples
+from nlabench.benchmark.scored import assemble_panel
+from nlabench.benchmark.task import load_tasks
 
+NO_NUMBERS = {"value": None, "low": None, "high": None}
+TASKS = ("concept_identification", "dose_response", "confabulation")
 PLAN = Plan(concepts=6, prompts=8)
 
 
@@ -61,3 +71,66 @@ def test_exponent_of_what_is_linear_is_one_and_of_what_is_quadratic_two() -> Non
     assert find_exponent(small, Measured(100, 90.0, cpu=100.0), 10) == pytest.approx(2)
     assert find_exponent(None, large, 1) is None
     assert find_exponent(Measured(10, None), large, 10) is None
+
+
+def make_panel(n_items: int, n_scorers: int) -> Panel:
+    plan = plan_study(n_items, 16)
+    labels = draw_labels(plan)
+    names = [f"drawn-{number}" for number in range(n_scorers)]
+    scores = draw_scores(labels, plan.concepts, n_scorers)
+    return assemble_panel(labels, draw_texts(labels), scores, names, describe(plan, 50))
+
+
+def test_metrics_of_scores_in_files_are_the_same_but_for_the_order_of_sums(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(large_arrays, "LARGEST_IN_MEMORY", 1 << 14)
+    monkeypatch.setenv("NLABENCH_CACHE", str(tmp_path))
+    in_files = make_panel(1_500, 2)
+    of_files = score(in_files)
+    monkeypatch.setattr(large_arrays, "LARGEST_IN_MEMORY", 1 << 30)
+    in_memory = make_panel(1_500, 2)
+    assert isinstance(in_files.scores.base, np.memmap)
+    assert not isinstance(in_memory.scores.base, np.memmap)
+    assert np.array_equal(in_files.scores, in_memory.scores)
+    of_memory = score(in_memory)
+    assert [row.model_copy(update=NO_NUMBERS) for row in of_memory] == [
+        row.model_copy(update=NO_NUMBERS) for row in of_files
+    ]
+    for name in NO_NUMBERS:
+        found, expected = (np.array([getattr(row, name) for row in rows], float) for rows in (of_files, of_memory))
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+
+
+def score(panel: Panel) -> list[MetricRow]:
+    return [row for task in load_tasks(TASKS) for row in task.score(panel)]
+
+
+@pytest.mark.parametrize("stage", ["panel", "writing a run", "reading a run"])
+def test_memory_of_a_stage_does_not_grow_with_the_scores(
+    stage: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # Chunks as small beside this study as they are beside a large one.
+    monkeypatch.setattr(large_arrays, "LARGEST_IN_MEMORY", 1 << 18)
+    for module in (item_table, recording, examples):
+        monkeypatch.setattr(module, "ROWS_AT_A_TIME", 256)
+    monkeypatch.setenv("NLABENCH_CACHE", str(tmp_path))
+    plan, peaks = plan_study(2_000, 12), []
+    for n_scorers in (1, 9):
+        given = Given(plan, resamples=20, n_scorers=n_scorers, distinct=10, folder=tmp_path / str(n_scorers))
+        given.folder.mkdir()
+        if stage == "reading a run":
+            STAGES["writing a run"](given)()
+        peaks.append(trace_peak(STAGES[stage](given)))
+    few, many = (3 * n_scorers * plan.n_items * plan.concepts * 8 for n_scorers in (1, 9))
+    assert many - few > 4 << 20
+    assert peaks[1] - peaks[0] < (many - few) / 2
+
+
+def trace_peak(work: Callable[[], object]) -> int:
+    """The most bytes that Python and numpy hold at once beyond what they held before; pages of files are not in it."""
+    tracemalloc.start()
+    work()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
