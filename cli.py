@@ -14,7 +14,7 @@ from .benchmark.errors import BadInput
 from .cli_concepts import concepts_app, validate_scorers
 from .cli_leaderboard import leaderboard_app, submit, validate
 from .cli_nla import export_checkpoint, lint_checkpoint, serve
-from .cli_options import PACKS, Device, Dtype, PackSource, Quiet
+from .cli_options import PACKS, Device, DeviceMap, Dtype, PackSource, Quiet
 from .cli_progress import plan_lines, report_lines, say_lines
 from .terminal import complaints, console
 
@@ -44,10 +44,6 @@ InjectionLayer = Annotated[
 Directions = Annotated[
     str | None,
     typer.Option(help="Directions of your own: .safetensors or .pt, one tensor per concept (\\[d] or [L, d])."),
-]
-DeviceMap = Annotated[
-    str | None,
-    typer.Option(help="A subject larger than one GPU: auto, balanced, or a JSON file (module: GPU, cpu or disk)."),
 ]
 Quantize = Annotated[
     str | None, typer.Option(help="4bit: weights of linear maps by bitsandbytes (pip install 'nlabench\\[bnb]').")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .cli_options import NLA_SPEC, Device, Dtype
+from .cli_options import NLA_SPEC, Device, DeviceMap, Dtype
 from .cli_progress import say_lines
 from .terminal import console
 
@@ -21,6 +21,7 @@ def serve(
     port: Annotated[int, typer.Option(help="The port to listen at; 0 takes one that is free.")] = 30000,
     dtype: Dtype = "auto",
     device: Device = "auto",
+    device_map: DeviceMap = None,
 ) -> None:
     """Serve an NLA over HTTP: SGLang's /generate for embeddings, and /describe for bare vectors.
 
@@ -29,7 +30,9 @@ def serve(
     from .benchmark.nla.serve import serve as serve_nla
 
     try:
-        serve_nla(checkpoint, host=host, port=port, device=device, dtype=dtype, say=say_lines(False))
+        serve_nla(
+            checkpoint, host=host, port=port, device=device, dtype=dtype, device_map=device_map, say=say_lines(False)
+        )
     except KeyboardInterrupt:
         console.print("Stopped.")
 

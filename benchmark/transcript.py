@@ -16,7 +16,7 @@ from .engine import Chunk, Engine
 from .errors import BadInput
 from .extraction import Activations
 from .memory import halve_on_overflow
-from .nla.checkpoint import find_autoencoder, hash_checkpoint
+from .nla.checkpoint import find_autoencoder, hash_checkpoint, place_beside
 from .nla.reconstructor import load_reconstructor
 from .roster import Roster
 from .store import Payload, content_key
@@ -126,9 +126,6 @@ def load_evaluator(spec: str, study: Study) -> NamedReconstructor:
     found = find_autoencoder(spec.removeprefix("nla:"))
     if found.ar is None:
         raise BadInput(f"The evaluator {spec!r} has no AR. Give a folder with av/ and ar/ in it, or `AV,AR`.")
-    subject = study.subject
-    reconstructor = load_reconstructor(
-        found.ar, device=str(subject.device), dtype=str(subject.dtype).removeprefix("torch.")
-    )
+    reconstructor = load_reconstructor(found.ar, **place_beside(study.subject))
     reconstructor.reconstruct([""], study.site)  # one for another site says so now, before any work
     return NamedReconstructor(f"nla:{found.name}", hash_checkpoint(found.ar.folder), reconstructor)

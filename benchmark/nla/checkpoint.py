@@ -21,6 +21,7 @@ from transformers import AutoTokenizer
 from ..assets import ASSETS, file_sha256
 from ..errors import BadInput
 from ..loading import load_subject
+from ..placement import DeviceMap
 from ..subject import Subject, find_blocks, wrap_subject
 from .sidecar import SIDECAR, Sidecar, read_sidecar
 
@@ -86,9 +87,16 @@ def find_autoencoder(spec: str) -> Autoencoder:
 
 
 def load_half(
-    checkpoint: Checkpoint, *, device: str = "auto", dtype: str = "auto", say: Callable[[str], None] = lambda _: None
+    checkpoint: Checkpoint,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    device_map: DeviceMap | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Subject:
     """The model of an AV or an AR, with its tokenizer; an adapter is merged into its base.
+
+    device, dtype, device_map: as for `load_subject`.
 
     An AR comes with blocks 0 to K only, whatever its base has. Its final norm is not replaced: `Subject.run` gives the
     stream after block K as it is before any norm.
@@ -100,10 +108,10 @@ def load_half(
     folder, sidecar = checkpoint.folder, checkpoint.sidecar
     n_blocks = _last_block(checkpoint) + 1 if sidecar.role == "ar" else None
     if (folder / _ADAPTER).is_file():
-        model = load_adapter(folder, device=device, dtype=dtype, n_blocks=n_blocks, say=say)
+        model = load_adapter(folder, device=device, dtype=dtype, device_map=device_map, n_blocks=n_blocks, say=say)
     else:
         with _without_load_report() if sidecar.role == "ar" else nullcontext():
-            model = load_subject(str(folder), device=device, dtype=dtype, say=say)
+            model = load_subject(str(folder), device=device, dtype=dtype, device_map=device_map, say=say)
         model = replace(model, fingerprint=f"{model.fingerprint}+{hash_checkpoint(folder, weights=False)}")
     if model.d_model != sidecar.d_model:
         raise BadInput(
@@ -115,13 +123,27 @@ def load_half(
             f"The AR in {folder} has {model.n_blocks} blocks; for vectors of block K = {n_blocks - 1} it has K + 1 = "
             f"{n_blocks}. Cut the model, or correct `extraction_layer_index`."
         )
-    bad = [name for name, weight in model.model.named_parameters() if not torch.isfinite(weight).all()]
+    weights = model.model.named_parameters()
+    bad = [name for name, weight in weights if not weight.is_meta and not torch.isfinite(weight).all()]  # meta: on disk
     if bad:
         raise BadInput(
             f"{len(bad)} weights of {folder} are NaN or infinite (first: {bad[0]}). The file is damaged or training "
             "diverged; a dtype of less range than the checkpoint's does it too (float16: try --dtype float32)."
         )
     return model
+
+
+def place_beside(subject: Subject) -> dict[str, Any]:
+    """How a model is loaded that is to lie where a subject does: arguments of `load_half` and `load_adapter`.
+
+    A subject that transformers laid out itself lies over all devices, and so does the other model. A map that names
+    parts is the subject's own: the other model then lies on its first device.
+    """
+    dtype = str(subject.dtype).removeprefix("torch.")
+    layout = subject.recipe.device_map if subject.recipe else None
+    if isinstance(layout, str):
+        return {"dtype": dtype, "device_map": layout}
+    return {"dtype": dtype, "device": str(subject.device)}
 
 
 def _last_block(checkpoint: Checkpoint) -> int:
@@ -139,6 +161,7 @@ def load_adapter(
     *,
     device: str = "auto",
     dtype: str = "auto",
+    device_map: DeviceMap | None = None,
     n_blocks: int | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Subject:
@@ -152,7 +175,7 @@ def load_adapter(
     from peft import PeftModel, get_peft_model_state_dict  # slow to import, and only adapters need it
 
     named = base_of_adapter(folder)
-    base = load_subject(named, device=device, dtype=dtype)
+    base = load_subject(named, device=device, dtype=dtype, device_map=device_map)
     if n_blocks is not None:
         _cut_blocks(base.model, n_blocks)
     try:

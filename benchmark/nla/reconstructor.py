@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..activations import Site
 from ..errors import BadInput
+from ..placement import DeviceMap
 from ..reading import read_states
 from ..subject import Prefix, Subject
 from .checkpoint import VALUE_HEAD, Checkpoint, load_half
@@ -65,9 +66,16 @@ class NLAReconstructor:
 
 
 def load_reconstructor(
-    checkpoint: Checkpoint, *, device: str = "auto", dtype: str = "auto", say: Callable[[str], None] = lambda _: None
+    checkpoint: Checkpoint,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    device_map: DeviceMap | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> NLAReconstructor:
     """Load an AR: its blocks, its value head, and its prompt's shared beginning.
+
+    device, dtype, device_map: as for `load_subject`.
 
     Raises:
         BadInput: a value head that is missing, not [d, d] or not finite; or see `load_half` and
@@ -86,7 +94,7 @@ def load_reconstructor(
             f"The value head in {file} is {list(head.shape)}{'' if torch.isfinite(head).all() else ' with NaN'}; "
             f"expected finite [{sidecar.d_model}, {sidecar.d_model}]. Give the head that belongs to this AR."
         )
-    model = load_half(checkpoint, device=device, dtype=dtype, say=say)
+    model = load_half(checkpoint, device=device, dtype=dtype, device_map=device_map, say=say)
     check_explanation_prompt(sidecar, model.tokenizer)
     # No text at all is among them: what follows it merges with the prompt as the texts do that merge at all.
     samples = [explanation_ids(sidecar, model.tokenizer, text) for text in ("", "one", "Other")]

@@ -23,6 +23,7 @@ from torch import Tensor
 from ..activations import ActivationBatch, Site
 from ..decoding import Decoded
 from ..errors import BadInput
+from ..placement import DeviceMap
 from ..posting import is_loopback
 from ..verbalizers.nla import NLA, Decoding, NLAPair, load_nla
 from .reconstructor import NLAReconstructor
@@ -51,9 +52,12 @@ def serve(
     port: int = 30000,
     device: str = "auto",
     dtype: str = "auto",
+    device_map: DeviceMap | None = None,
     say: Callable[[str], None] = print,
 ) -> None:
     """Serve the NLA that a spec names, until interrupted. port 0: one that is free.
+
+    device, dtype, device_map: as for `load_subject`.
 
     Raises:
         BadInput: the server's packages are not installed, the port is taken, or there is no such NLA (see `load_nla`).
@@ -66,7 +70,7 @@ def serve(
             "'nlabench[serve]'."
         ) from error
     with closing(_listen(host, port)) as listening:  # before the weights: a taken port shows at once
-        nla = load_nla(spec.removeprefix("nla:"), device=device, dtype=dtype, say=say)
+        nla = load_nla(spec.removeprefix("nla:"), device=device, dtype=dtype, device_map=device_map, say=say)
         app = make_app(nla)
         if not is_loopback(host):
             say(

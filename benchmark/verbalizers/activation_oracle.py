@@ -23,7 +23,7 @@ from ..activations import ActivationBatch
 from ..decoding import Decoded, decode
 from ..errors import BadInput
 from ..injection import VectorInjection, inject_vectors
-from ..nla.checkpoint import base_of_adapter, fetch_checkpoint, load_adapter
+from ..nla.checkpoint import base_of_adapter, fetch_checkpoint, load_adapter, place_beside
 from ..placeholders import SlottedPrompt, encode_prompt, render_chat
 from ..study import Study
 from ..subject import Prefix, Subject
@@ -122,8 +122,7 @@ def build(study: Study, argument: str) -> Asked:
         subject=name_of_base(base_of_adapter(folder), site.subject),
     )
     check_made_for(card, site)  # before its base is loaded: the wrong one may be large
-    dtype = str(study.subject.dtype).removeprefix("torch.")
-    model = load_adapter(folder, device=str(study.subject.device), dtype=dtype)
+    model = load_adapter(folder, **place_beside(study.subject))
     settings = {
         "weights": model.fingerprint,
         "layer": site.layer,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Any
 from urllib.parse import parse_qsl
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -19,10 +20,11 @@ from ..activations import ActivationBatch, Site
 from ..decoding import Decoded, Sampling, decode, seed_text
 from ..errors import BadInput
 from ..injection import VectorInjection, inject_vectors
-from ..nla.checkpoint import find_autoencoder, hash_checkpoint, load_half
+from ..nla.checkpoint import find_autoencoder, hash_checkpoint, load_half, place_beside
 from ..nla.explanation import CLOSING, read_explanation
 from ..nla.reconstructor import NLAReconstructor, load_reconstructor
 from ..nla.sidecar import mark_prompt
+from ..placement import DeviceMap
 from ..store import array_fingerprint
 from ..study import Study
 from ..subject import Prefix, Subject
@@ -110,7 +112,7 @@ class NLAPair:
 
 def build(study: Study, argument: str) -> NLA | NLAPair:
     subject = study.subject
-    return load_nla(argument, device=str(subject.device), dtype=str(subject.dtype).split(".")[-1], subject=subject.name)
+    return load_nla(argument, **place_beside(subject), subject=subject.name)
 
 
 def load_nla(
@@ -118,12 +120,14 @@ def load_nla(
     *,
     device: str = "auto",
     dtype: str = "auto",
+    device_map: DeviceMap | None = None,
     subject: str | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> NLA | NLAPair:
     """The NLA that a spec names, with its options, as a verbalizer; a reconstructor too where there is an AR.
 
-    subject: the run's name of its subject, which may be the NLA's base under another path or revision.
+    device, dtype, device_map: as for `load_subject`. subject: the run's name of its subject, which may be the NLA's
+    base under another path or revision.
 
     Raises:
         BadInput: see `find_autoencoder`, `read_decoding`, `load_half` and `mark_prompt`.
@@ -133,7 +137,8 @@ def load_nla(
     sidecar = found.av.sidecar
     decoding = read_decoding(query, sidecar.max_new_tokens)
     injection = sidecar.vector_injection()
-    model = load_half(found.av, device=device, dtype=dtype, say=say)
+    place: dict[str, Any] = {"device": device, "dtype": dtype, "device_map": device_map}
+    model = load_half(found.av, **place, say=say)
     prompt = mark_prompt(sidecar, model.tokenizer)
     if injection.block >= 0:
         model.check_layer(injection.block)
@@ -162,7 +167,7 @@ def load_nla(
     verbalizer = NLA(card, model, prefix, prompt.ids[prompt.slot :], injection, decoding)
     if found.ar is None:
         return verbalizer
-    return NLAPair(verbalizer, partial(load_reconstructor, found.ar, device=device, dtype=dtype, say=say))
+    return NLAPair(verbalizer, partial(load_reconstructor, found.ar, **place, say=say))
 
 
 def read_decoding(query: str, new_tokens: int) -> Decoding:

@@ -16,6 +16,8 @@ from nlabench.benchmark.activations import ActivationBatch, Site
 from nlabench.benchmark.engine import LocalEngine
 from nlabench.benchmark.errors import BadInput
 from nlabench.benchmark.extraction import Activations
+from nlabench.benchmark.loading import load_subject
+from nlabench.benchmark.nla.checkpoint import place_beside
 from nlabench.benchmark.nla.explanation import CLOSING
 from nlabench.benchmark.nla.sidecar import SIDECAR, mark_prompt, read_sidecar, write_sidecar
 from nlabench.benchmark.roster import load_roster
@@ -103,6 +105,36 @@ class TestWhatEnters:
         prompt = mark_prompt(read_sidecar(folder / "av"), found.model.tokenizer)
         assert (*found.prefix.ids, *found.tail) == prompt.ids
         assert len(found.prefix.ids) == prompt.slot
+
+
+class TestWhereItLies:
+    def test_with_blocks_on_disk_it_says_the_same_and_so_does_its_ar(self, folder: Path) -> None:
+        whole = load_nla(f"{folder}?new_tokens=8")
+        assert isinstance(whole, NLAPair)
+        model = whole.verbalizer.model.model
+        names = [name for name, _ in model.model.named_children() if name != "layers"]
+        layout: dict[str, int | str] = {f"model.{name}": "cpu" for name in names} | {"lm_head": "cpu"}
+        layout |= {f"model.layers.{n}": "disk" if n % 2 else "cpu" for n in range(whole.verbalizer.model.n_blocks)}
+        split = load_nla(f"{folder}?new_tokens=8", device_map=layout)
+        assert isinstance(split, NLAPair)
+        assert all(weight.is_meta for weight in split.verbalizer.model.blocks[1].parameters())
+        assert all(weight.is_meta for weight in split.reconstructor.model.blocks[1].parameters())
+        assert verbalizer_fingerprint(split) == verbalizer_fingerprint(whole)
+        assert texts(split) == texts(whole)
+        vectors = whole.reconstruct(texts(whole), batch().site)
+        assert torch.equal(split.reconstruct(texts(whole), batch().site), vectors)
+
+    def test_it_lies_where_the_subject_does(self, folder: Path, tiny: Tiny) -> None:
+        subject = tiny("llama")
+        assert place_beside(subject) == {"dtype": "float32", "device": "cpu"}
+        laid_out = load_subject(str(folder / "av"), device_map="auto")
+        assert place_beside(laid_out) == {"dtype": "float32", "device_map": "auto"}
+        study: Any = SimpleNamespace(subject=laid_out, site=batch().site)
+        found = load_verbalizer(f"nla:{folder}", study)
+        assert isinstance(found, NLAPair)
+        for model in (found.verbalizer.model, found.reconstructor.model):
+            assert model.recipe is not None
+            assert model.recipe.device_map == "auto"
 
 
 def change(folder: Path, **changes: Any) -> None:
