@@ -101,11 +101,14 @@ class Panel:
         content would be compared too; at one readout a text that ignores the vector comes out at one half exactly. An
         item whose control was excluded as an outlier is left out. same: what an item shares with its controls.
         """
-        at = self.items.groupby(list(same), sort=False, dropna=False).ngroup().to_numpy()
-        rows, controls = rows[np.isin(at[rows], at[controls])], controls[np.argsort(at[controls], kind="stable")]
+        both = self.items[list(same)].iloc[np.concatenate([rows, controls])]
+        readout = both.groupby(list(same), sort=False, dropna=False).ngroup().to_numpy()
+        at, met_at = readout[: len(rows)], readout[len(rows) :]
+        order, known = np.argsort(met_at, kind="stable"), np.isin(at, met_at)
+        rows, at, controls, met_at = rows[known], at[known], controls[order], met_at[order]
         own = self.items["concept_number"].iloc[rows].to_numpy().astype(np.int64)
-        first = np.searchsorted(at[controls], at[rows])
-        n_mates = np.searchsorted(at[controls], at[rows], "right") - first
+        first = np.searchsorted(met_at, at)
+        n_mates = np.searchsorted(met_at, at, "right") - first
         score, won = self.scores[:, rows, own], np.zeros((len(self.sets), len(rows)))
         for number in range(int(n_mates.max(initial=0))):  # the first control of every item, then the second, …
             here = np.flatnonzero(n_mates > number)

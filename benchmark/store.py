@@ -33,8 +33,11 @@ def content_key(**parts: Any) -> str:
 
 def array_fingerprint(array: np.ndarray[Any, np.dtype[Any]]) -> str:
     """A hash of an array's dtype, shape and bytes."""
-    head = f"{array.dtype.str}{array.shape}".encode()
-    return hashlib.sha256(head + np.ascontiguousarray(array).tobytes()).hexdigest()[:32]
+    found = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
+    found.update(
+        np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+    )  # not a copy: all vectors of a run are hashed
+    return found.hexdigest()[:32]
 
 
 @dataclass(frozen=True)
