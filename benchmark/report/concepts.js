@@ -67,5 +67,5 @@ function answer(g) {
   const q = isNumber(g.q) && g.q < 0.001 ? "q < 0.001" : `q = ${show(g.q, 3)}`;
   return el("div", { class: "answer" }, el("b", { class: "num" }, `r = ${strength(g.r)}`),
     el("div", {}, said(g.example), el("p", { class: "where" },
-      `${g.steers ? "✓ steers" : "✗ does not steer"}: score ${show(g.score)} against ${show(g.permuted)} permuted (${q}), loss ${show(g.loss)}, distinct bigrams ${show(g.distinct)}`)));
+      `${g.steers ? "✓ steers" : ["✗ does not steer", ...g.fails].join(" · ")}: score ${show(g.score)} against ${show(g.permuted)} permuted (${q}), loss ${show(g.loss)}, distinct bigrams ${show(g.distinct)}`)));
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..records import ConceptRecord, Result
-from .dose import steering_strengths
+from .dose import failed_conditions, steering_strengths
 from .headline import TASK
 from .shown import rounded
 
@@ -49,7 +49,7 @@ def _row(result: Result, concept: ConceptRecord) -> dict[str, Any]:
             {
                 "r": row.r, "score": rounded(row.score), "permuted": rounded(row.permuted), "q": rounded(row.q),
                 "loss": rounded(row.loss), "distinct": rounded(row.distinct_2), "steers": row.steers,
-                "example": row.example,
+                "fails": failed_conditions(row, result.provenance.gate), "example": row.example,
             }
             for row in gate
         ],

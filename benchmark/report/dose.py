@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from ..behaviour import FALSE_DISCOVERY_RATE, LEAST_DISTINCT_2, MOST_LOSS
 from ..records import GateRow, MetricRow, Result
 from .shown import cell, first, rounded
 
@@ -48,6 +50,20 @@ def gate_by_strength(result: Result) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def failed_conditions(row: GateRow, bounds: Mapping[str, float]) -> list[str]:
+    """Which of the gate's conditions a direction does not meet at one strength, in words. bounds: the record's."""
+    rate = bounds.get("false_discovery_rate", FALSE_DISCOVERY_RATE)
+    most_loss = bounds.get("most_loss", MOST_LOSS)
+    failed = []
+    if row.q > rate or row.score <= row.permuted:
+        failed.append("no more than permuted directions do")
+    if row.loss is None or row.loss > most_loss:
+        failed.append("no loss was measured" if row.loss is None else f"loss over {most_loss:g}")
+    if row.distinct_2 < bounds.get("least_distinct_2", LEAST_DISTINCT_2):
+        failed.append("it repeats itself")
+    return failed
 
 
 def steering_strengths(gate: list[GateRow], concept: str) -> list[float]:

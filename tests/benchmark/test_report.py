@@ -27,6 +27,7 @@ from nlabench.benchmark.records import (
     VerbalizerRecord,
 )
 from nlabench.benchmark.report import examples
+from nlabench.benchmark.report.dose import failed_conditions
 from nlabench.benchmark.report.embedding import escape_json
 from nlabench.benchmark.report.examples import pick_examples, read_labels
 from nlabench.benchmark.report.headline import headline
@@ -240,6 +241,16 @@ def test_page_renders_without_items() -> None:
 def test_place_belongs_to_the_items_of_its_auroc() -> None:
     rows = headline(make_result())["rows"]["readout/function"]["embedding"]
     assert [row["place_steered"]["n"] for row in rows] == [row["steered"]["n"] for row in rows]
+
+
+def test_which_of_the_gates_conditions_failed_is_told() -> None:
+    row = make_gate("joy", 0.3)
+    assert failed_conditions(row, {}) == []
+    assert failed_conditions(row, {"false_discovery_rate": 0.01}) == ["no more than permuted directions do"]
+    assert failed_conditions(row.model_copy(update={"score": 0.4}), {}) == ["no more than permuted directions do"]
+    broken = row.model_copy(update={"loss": 5.0, "distinct_2": 0.1})
+    assert failed_conditions(broken, {"most_loss": 4.0}) == ["loss over 4", "it repeats itself"]
+    assert read_data(render(make_result(), make_items()))["concepts"][0]["gate"][1]["fails"] == ["no loss was measured"]
 
 
 def test_pairs_share_the_natural_readout() -> None:
