@@ -101,7 +101,8 @@ class ItemTable:
                 group.extra.extend(block["item_id"].take(np.flatnonzero(of_key & (places < 0))).to_pylist())
                 self._check_repeated(key, group.seen, at, rows[known])
                 self._check_labels(key, block.take(known), at)
-                for place, text in zip(at.tolist(), block["text"].take(known).to_pylist(), strict=True):
+                said = block["text"].take(known).to_pandas()  # equal texts of a block are one object in it
+                for place, text in zip(at.tolist(), said, strict=True):
                     group.texts[place] = text
                 for number, found in enumerate(scores):
                     group.scores[number, at] = found[known]

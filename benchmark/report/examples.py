@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..records import Result
@@ -76,25 +78,24 @@ class _Shelf:
 
 def read_labels(file: Path) -> pd.DataFrame:
     """The labels of every item of an `items.parquet`, whichever verbalizer's rows stand first."""
-    blocks: list[pd.DataFrame] = []
-    first = None
+    blocks: list[pa.RecordBatch] = []
     for block in _read_general(file, (*LABELS, "verbalizer")):
-        first = block["verbalizer"].iloc[0] if first is None else first
-        blocks.append(block.loc[block["verbalizer"] == first, list(LABELS)])
-    return pd.concat(blocks, ignore_index=True) if blocks else pd.DataFrame(columns=list(LABELS))
+        first = blocks[0]["verbalizer"][0] if blocks else block["verbalizer"][0]
+        blocks.append(block.filter(pc.equal(block["verbalizer"], first)))
+    return pa.Table.from_batches(blocks).to_pandas() if blocks else pd.DataFrame(columns=list(LABELS))
 
 
-def _read_general(file: Path, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
+def _read_general(file: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """Some columns of a table of items, those that it has, block by block.
 
     Of an item that was asked several questions, the general one's rows: what single tasks asked is other rows.
     """
     with pq.ParquetFile(file) as opened:
         present = [name for name in (*columns, "question") if name in opened.schema_arrow.names]
-        for batch in opened.iter_batches(ROWS_AT_A_TIME, columns=present):
-            block = batch.to_pandas()
-            if "question" in block:
-                block = block[block["question"].isna() | (block["question"] == QUESTION)].drop(columns="question")
+        for block in opened.iter_batches(ROWS_AT_A_TIME, columns=present):
+            if "question" in present:
+                asked = block["question"].cast(pa.string())
+                block = block.filter(pc.fill_null(pc.equal(asked, QUESTION), True))
             if len(block):
                 yield block
 
@@ -111,8 +112,10 @@ def pick_examples(result: Result, labels: pd.DataFrame, file: Path) -> dict[str,
     # Of a large run few items can be on the page: no other one's texts and scores are looked at.
     wanted = {item for unit in (*some_pairs, *some_series) for item in unit}
     labels = labels[labels["item_id"].isin(wanted)]
+    ids = pa.array(sorted(wanted))
     rows = _read_general(file, (*SHOWN, f"score_{result.headline_scorer}"))
-    chosen = pd.concat([block[block["item_id"].isin(wanted)] for block in rows], ignore_index=True)
+    shown = [block.filter(pc.is_in(block["item_id"], ids)) for block in rows]
+    chosen = pa.Table.from_batches(shown).to_pandas()
     said = _what_they_said(_rank_right_concept(result, chosen))
     shelf = _Shelf({name: said[name] for name in in_reading_order(result.verbalizers) if name in said})
     pairs, series = [], []
@@ -199,10 +202,13 @@ def _series(labels: pd.DataFrame) -> Iterable[tuple[str, ...]]:
     neutral = labels[labels["arm"] == "neutral"]
     at_rest = {(row.prompt, row.position): str(row.item_id) for row in neutral.itertuples()}
     is_grid = (labels["arm"] == "steered") & (labels["level"] == "grid")
-    grid = labels.loc[is_grid, ["concept", "prompt", "position", "injection", "item_id", "r"]]
-    for (_, prompt, position, _), group in grid.groupby(["concept", "prompt", "position", "injection"], sort=True):
-        start = [at_rest[prompt, position]] if (prompt, position) in at_rest else []
-        yield (*start, *group.sort_values("r")["item_id"].astype(str))
+    unit = ["concept", "prompt", "position", "injection"]
+    grid = labels.loc[is_grid, [*unit, "r", "item_id"]].sort_values([*unit, "r"])
+    starts = np.flatnonzero((grid[unit] != grid[unit].shift()).any(axis=1)).tolist()
+    prompts, positions, ids = (grid[column].tolist() for column in ("prompt", "position", "item_id"))
+    for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
+        rest = at_rest.get((prompts[start], positions[start]))
+        yield (*([] if rest is None else [rest]), *ids[start:end])
 
 
 def _sampled(units: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
