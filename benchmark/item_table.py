@@ -180,7 +180,8 @@ class ItemTable:
     @contextmanager
     def _open(self) -> Iterator[pq.ParquetFile]:
         try:
-            with pq.ParquetFile(self.file) as opened:
+            # Buffered beforehand, all columns would be in memory.
+            with pq.ParquetFile(self.file, pre_buffer=False) as opened:
                 yield opened
         except FileNotFoundError as error:
             raise BadInput(

@@ -90,7 +90,7 @@ def _read_general(file: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch
 
     Of an item that was asked several questions, the general one's rows: what single tasks asked is other rows.
     """
-    with pq.ParquetFile(file) as opened:
+    with pq.ParquetFile(file, pre_buffer=False) as opened:  # buffered beforehand, all columns would be in memory
         present = [name for name in (*columns, "question") if name in opened.schema_arrow.names]
         for block in opened.iter_batches(ROWS_AT_A_TIME, columns=present):
             if "question" in present:
@@ -114,7 +114,7 @@ def pick_examples(result: Result, labels: pd.DataFrame, file: Path) -> dict[str,
     labels = labels[labels["item_id"].isin(wanted)]
     ids = pa.array(sorted(wanted))
     rows = _read_general(file, (*SHOWN, f"score_{result.headline_scorer}"))
-    shown = [block.filter(pc.is_in(block["item_id"], ids)) for block in rows]
+    shown = [block.take(pc.indices_nonzero(pc.is_in(block["item_id"], ids))) for block in rows]
     chosen = pa.Table.from_batches(shown).to_pandas()
     said = _what_they_said(_rank_right_concept(result, chosen))
     shelf = _Shelf({name: said[name] for name in in_reading_order(result.verbalizers) if name in said})
