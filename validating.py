@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from .benchmark.concepts import ConceptPack
-from .benchmark.errors import BadInput
+from .benchmark.errors import BadInput, NoRoom
 from .benchmark.item_table import ITEMS_FILE
 from .benchmark.pairing import match_items
 from .benchmark.records import write_result
@@ -61,7 +61,7 @@ def validate(
     of a private pack is accepted; it has no texts, and is held to its hashes, its schema and itself.
 
     Raises:
-        BadInput: there is no such folder. Whatever is in it ends as a `Problem`.
+        BadInput: there is no such folder, or the machine has no room. Whatever is in it ends as a `Problem`.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -78,6 +78,8 @@ def validate(
             _check_private(entry, results, by_maintainer, problems, flags)
         else:
             _check(entry, results, pack, problems, flags)
+    except NoRoom:
+        raise
     except BadInput as error:
         problems.append(_problem(folder, error))
     return Validation(entry, tuple(problems), tuple(flags))
@@ -106,6 +108,8 @@ def read_stored(entry: Entry) -> StoredRun:
         write_result(entry.result, Path(folder) / "result.json")
         try:
             return replace(read_run(folder), file=entry.folder / ITEMS_FILE)
+        except NoRoom:
+            raise
         except BadInput as error:  # a reader wants to know of the submission's file, not of this copy
             raise BadInput(str(error).replace(folder, str(entry.folder))) from error
 

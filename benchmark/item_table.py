@@ -50,7 +50,7 @@ _KINDS = {
 }
 
 
-#: Rows that are read at a time.
+#: Rows of the table that are in memory at a time.
 ROWS_AT_A_TIME = 1 << 14
 
 _REQUIRED = {*LABELS, "verbalizer", "text"} - {*OPTIONAL}
@@ -94,16 +94,18 @@ class ItemTable:
         for rows, keys, block in self._blocks(columns):
             places = self.ids.get_indexer(block["item_id"].to_pandas())  # -1: of no item
             scores = [self._as_rows(name, block[name], rows, shape[2]) for name in self.score_columns]
+            kept: dict[str, str] = {}  # equal texts of a block are one object: floors say one text of every item
             for key in dict.fromkeys(keys):
                 of_key = np.array([key == other for other in keys])
                 known = np.flatnonzero(of_key & (places >= 0))
                 at, group = places[known], groups[key]
                 group.extra.extend(block["item_id"].take(np.flatnonzero(of_key & (places < 0))).to_pylist())
+                if not len(known):
+                    continue
                 self._check_repeated(key, group.seen, at, rows[known])
                 self._check_labels(key, block.take(known), at)
-                said = block["text"].take(known).to_pandas()  # equal texts of a block are one object in it
-                for place, text in zip(at.tolist(), said, strict=True):
-                    group.texts[place] = text
+                for place, text in zip(at.tolist(), block["text"].take(known).to_pylist(), strict=True):
+                    group.texts[place] = kept.setdefault(text, text)
                 for number, found in enumerate(scores):
                     group.scores[number, at] = found[known]
                 for _, name in wanted[key]:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from .assets import cache_folder
-from .errors import BadInput
+from .errors import NoRoom
 
 #: Bytes of an array that is still held in memory. What is computed on larger ones goes in blocks of about this size.
 LARGEST_IN_MEMORY = 2**26
@@ -30,7 +30,7 @@ def allocate(shape: tuple[int, ...], dtype: DTypeLike = np.float64) -> NDArray[A
     machines.
 
     Raises:
-        BadInput: the disk has no room for it, or the folder cannot be written to.
+        NoRoom: the disk has no room for it, or the folder cannot be written to.
     """
     n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
     if n_bytes <= LARGEST_IN_MEMORY:
@@ -46,7 +46,7 @@ def allocate(shape: tuple[int, ...], dtype: DTypeLike = np.float64) -> NDArray[A
                 file.truncate(n_bytes)
             return np.memmap(file, dtype, "r+", shape=shape).view(np.ndarray)
     except OSError as error:
-        raise BadInput(
+        raise NoRoom(
             f"{n_bytes / 2**30:.1f} GiB of scores do not fit in {folder}: {error.strerror or error}. Make room there, "
             "or name a folder on another disk in $NLABENCH_CACHE, and run again: finished work is kept."
         ) from error

@@ -191,6 +191,8 @@ def time_scan(scanner: Scanner, prefix: Prefix) -> float:
         scanner.distances(prefix, vocabulary[:n], target, dtype=dtype, shared=shared)  # lays out the weights, once
         start = time.perf_counter()
         scanner.distances(prefix, vocabulary[:n], target, dtype=dtype, shared=shared)
+        if vocabulary.is_cuda:
+            torch.cuda.synchronize()
         return time.perf_counter() - start
 
     n = min(2 * scanner.rows, len(vocabulary))

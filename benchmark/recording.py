@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from .behaviour import FALSE_DISCOVERY_RATE, GATE_VERSION, LEAST_DISTINCT_2, MOST_LOSS, NEW_TOKENS
 from .extraction import Activations
+from .item_table import ROWS_AT_A_TIME
 from .records import ArmRecord, ConceptRecord, Provenance, ScorerRecord, VerbalizerRecord, finite
 from .roster import PERMUTED, Roster
 from .scored import Scored
@@ -30,9 +31,6 @@ from .task import Task
 from .transcript import OF_VECTORS, Measured, Transcript
 from .verbalizers.asking import QUESTION, Asked
 from .verbalizing import verbalizer_fingerprint
-
-#: Rows of `items.parquet` that are made, and written, at a time.
-ROWS_AT_A_TIME = 1 << 14
 
 _SCORES = pa.list_(pa.float32())
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from . import findings
 from .concepts import ConceptPack, load_pack
-from .errors import BadInput
+from .errors import BadInput, NoRoom
 from .large_arrays import blocks
 from .panel import Panel
 from .recording import record_arms
@@ -76,6 +76,8 @@ def score_recorded(run: StoredRun, tasks: Sequence[Task], panels: Mapping[str, P
     for task in tasks:
         try:
             metrics += score_tasks([task], panels, run.measured, run.labels)
+        except NoRoom:
+            raise
         except Exception as error:
             raise BadInput(
                 f"The task {task.name} cannot score the items of {run.file}: {type(error).__name__}: {error}. It "

@@ -259,11 +259,12 @@ def write_run(folder: Path, result: Result, items: Iterable[pa.Table]) -> None:
     """Write a run's files, the result last: where `result.json` is, the run is whole. items: in blocks of rows."""
     from .report.page import render_report
 
-    (folder / "result.json").unlink(missing_ok=True)  # an old one must not stand beside new items
     remaining = iter(items)
     first = next(remaining)
-    with replacing(folder / ITEMS_FILE) as file, pq.ParquetWriter(file, first.schema) as writer:
-        for block in itertools.chain([first], remaining):
-            writer.write_table(block)
+    with replacing(folder / ITEMS_FILE) as file:
+        with pq.ParquetWriter(file, first.schema) as writer:
+            for block in itertools.chain([first], remaining):
+                writer.write_table(block)
+        (folder / "result.json").unlink(missing_ok=True)  # an old one must not stand beside new items
     write_atomically(folder / "report.html", render_report(result, folder / ITEMS_FILE))
     write_result(result, folder / "result.json")

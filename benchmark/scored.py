@@ -204,7 +204,11 @@ def agree_on_texts(
         parts.append((scores[name], distinct[(distinct >= start) & (distinct < start + len(said))] - start))
         start += len(said)
 
-    def column(concept: int) -> NDArray[np.float64]:
-        return np.concatenate([table[:, rows, concept] for table, rows in parts], axis=1)
+    n_concepts = parts[0][0].shape[2]
 
-    return agreement(scorer_names, (column(concept) for concept in range(parts[0][0].shape[2])))
+    def columns() -> Iterator[NDArray[np.float64]]:
+        for block in blocks(n_concepts, 8 * len(scorer_names) * len(distinct)):
+            some = np.concatenate([table[:, rows, block] for table, rows in parts], axis=1)
+            yield from np.moveaxis(some, 2, 0)
+
+    return agreement(scorer_names, columns())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ..item_table import ROWS_AT_A_TIME
 from ..records import Result
 from ..verbalizers.asking import QUESTION
 from .shown import in_reading_order, rounded
@@ -34,8 +36,6 @@ LABELS = (
     "item_id", "arm", "injection", "level", "concept", "prompt", "position", "kind", "word", "r", "pair",
 )  # fmt: skip
 SHOWN = ("item_id", "concept", "verbalizer", "text", "error")
-
-ROWS_AT_A_TIME = 1 << 14
 
 
 #: What a verbalizer said of one item: text, error, rank of the right concept, the concept that ranks first.
@@ -112,9 +112,9 @@ def pick_examples(result: Result, labels: pd.DataFrame, file: Path) -> dict[str,
     # Of a large run few items can be on the page: no other one's texts and scores are looked at.
     wanted = {item for unit in (*some_pairs, *some_series) for item in unit}
     labels = labels[labels["item_id"].isin(wanted)]
-    ids = pa.array(sorted(wanted))
+    ids = pa.array(sorted(wanted), pa.string())
     rows = _read_general(file, (*SHOWN, f"score_{result.headline_scorer}"))
-    shown = [block.take(pc.indices_nonzero(pc.is_in(block["item_id"], ids))) for block in rows]
+    shown = [block.take(pc.indices_nonzero(pc.is_in(block["item_id"].cast(pa.string()), ids))) for block in rows]
     chosen = pa.Table.from_batches(shown).to_pandas()
     said = _what_they_said(_rank_right_concept(result, chosen))
     shelf = _Shelf({name: said[name] for name in in_reading_order(result.verbalizers) if name in said})
@@ -206,7 +206,7 @@ def _series(labels: pd.DataFrame) -> Iterable[tuple[str, ...]]:
     grid = labels.loc[is_grid, [*unit, "r", "item_id"]].sort_values([*unit, "r"])
     starts = np.flatnonzero((grid[unit] != grid[unit].shift()).any(axis=1)).tolist()
     prompts, positions, ids = (grid[column].tolist() for column in ("prompt", "position", "item_id"))
-    for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
+    for start, end in pairwise([*starts, len(ids)]):
         rest = at_rest.get((prompts[start], positions[start]))
         yield (*([] if rest is None else [rest]), *ids[start:end])
 

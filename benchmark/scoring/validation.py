@@ -92,7 +92,7 @@ def agreement(names: Sequence[str], columns: Iterable[NDArray[np.float64]]) -> d
     """
     pairs = list(itertools.combinations(range(len(names)), 2))
     found: list[list[float]] = [[] for _ in pairs]
-    for column in columns:
+    for column in columns if pairs else ():
         ranks = stats.rankdata(column, axis=1)
         for (a, b), values in zip(pairs, found, strict=True):
             values.append(float(np.corrcoef(ranks[a], ranks[b])[0, 1]))

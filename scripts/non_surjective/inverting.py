@@ -1,4 +1,4 @@
-"""What E1 and E2 invert: both sets in all arms, and the scans that serve them.
+"""What E1 inverts, for E2 and sip-it too: both sets in all arms, and the scans that serve them.
 
 Under the true prefix one scan of a position serves every arm and every strength, and whatever prompt of either set
 begins alike: the first of a request's tokens stands after the same chat template in all of them. Whether a prompt is
@@ -61,7 +61,7 @@ class SetResult:
     prompts: int
 
 
-#: What was inverted in this process: E1 and E2 need the same scans.
+#: What was inverted in this process: E1, E2 and sip-it need the same scans.
 _DONE: dict[tuple[object, ...], dict[str, SetResult]] = {}
 _SUBJECTS: dict[str, Subject] = {}
 _SCANNERS: dict[tuple[str, int], Scanner] = {}

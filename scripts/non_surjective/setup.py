@@ -64,7 +64,7 @@ class Setup:
     per set and arm (permuted, random), a vector of the same norm. made_of: on either side of each direction, how many
     texts. strengths: λ per set. prompts: per set, token ids after the chat template. spans: per set and prompt, where
     the request itself lies, as [start, stop). requests: the texts. invert: whether E1's inversions are made in this
-    run, for E2 to use. shots: the most demonstrations of E3.
+    run, for E2 and sip-it to use. shots: the most demonstrations of E3.
     """
 
     subject: Subject

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
+import torch
 from nlabench.benchmark.decoding import decode
 from torch import Tensor
 
@@ -17,9 +18,17 @@ FEW = 6
 def time_call(call: Callable[[], object]) -> float:
     """Seconds of a call that is made a second time: the first of anything is slower, by several times."""
     call()
+    _wait()
     start = time.perf_counter()
     call()
+    _wait()
     return time.perf_counter() - start
+
+
+def _wait() -> None:
+    """Until a GPU has done what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def time_reading(setup: Setup, ids: Sequence[int]) -> float:

@@ -262,6 +262,19 @@ def test_pairs_share_the_natural_readout() -> None:
         assert items[neutral]["prompt"] == items[steered]["prompt"]
 
 
+@pytest.mark.parametrize("arms", [["natural"], ["neutral"], ["natural", "neutral"]])
+def test_a_run_without_steered_items_has_a_page_without_examples(arms: list[str]) -> None:
+    items = make_items()
+    found = read_data(render(make_result(), items[items["arm"].isin(arms)]))["examples"]
+    assert (found["pairs"], found["series"], found["texts"]) == ([], [], [])
+
+
+def test_pairs_without_a_grid_are_shown() -> None:
+    items = make_items()
+    found = pick(make_result(), items[(items["arm"] != "steered") | (items["level"] == "matched")])
+    assert (found["n_pairs"], found["n_series"]) == (9, 0)
+
+
 def test_sample_of_examples_does_not_depend_on_the_order_of_items(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(examples, "MOST_PAIRS", 4)
     items = make_items()

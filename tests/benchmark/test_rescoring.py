@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from nlabench.benchmark.concepts import ConceptPack
-from nlabench.benchmark.errors import BadInput
+from nlabench.benchmark.errors import BadInput, NoRoom
 from nlabench.benchmark.records import Result, read_result, write_result
 from nlabench.benchmark.rescoring import (
     find_changed_scores,
@@ -20,6 +20,7 @@ from nlabench.benchmark.rescoring import (
     find_tasks,
     rebuild_panels,
     rescore,
+    score_recorded,
     score_texts_again,
 )
 from nlabench.benchmark.scoring.base import DIGITS, score_unique
@@ -214,6 +215,29 @@ def test_a_table_that_is_no_whole_run_is_refused_where_it_is_wrong(
     damaged = change(run, tmp_path / "damaged", damage)
     with pytest.raises(BadInput, match=f"damaged/items.parquet: .*{said}"):
         read_run(damaged)
+
+
+def test_items_of_nobody_are_told_whatever_was_measured_of_them(run: Path, tmp_path: Path) -> None:
+    def rename(items: pd.DataFrame) -> pd.DataFrame:
+        foreign = items["verbalizer"] == "other"
+        rows = [np.ones(2, dtype=np.float32) for _ in range(len(items))]
+        return items.assign(item_id=items["item_id"].mask(foreign, "x" + items["item_id"]), **{"t.table": rows})
+
+    columns = {"t": {"mine": ["table"], "other": ["table"]}}
+    with pytest.raises(BadInput, match=r"the items of 'other' are not those of 'mine': (\d+) missing, \1 extra"):
+        read_run(change(run, tmp_path / "foreign", rename, measured=columns))
+
+
+def test_a_full_disk_is_not_the_tasks_fault_nor_the_files(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise NoRoom("no room")
+
+    stored = read_run(run)
+    panels = rebuild_panels(stored)
+    task = find_tasks(stored.result)[0]
+    monkeypatch.setattr(type(task), "score", full)
+    with pytest.raises(NoRoom):
+        score_recorded(stored, [task], panels)
 
 
 def test_a_file_that_is_missing_or_no_parquet_is_refused(run: Path, tmp_path: Path) -> None:

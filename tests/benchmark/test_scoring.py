@@ -95,6 +95,10 @@ def test_repeated_texts_are_scored_once_and_put_back_in_place(pack: ConceptPack)
     assert scorer.seen == 3
 
 
+def test_one_scorer_agrees_with_nobody() -> None:
+    assert agreement(["alone"], iter([])) == {}
+
+
 def test_agreement_is_one_with_itself_and_minus_one_with_its_mirror() -> None:
     scores = np.random.default_rng(0).normal(size=(20, 3))
     found = agreement(["a", "same", "mirror"], [np.stack([column, column * 2, -column]) for column in scores.T])

@@ -144,6 +144,16 @@ class TestAdapters:
         base = load_nla(f"{adapters / 'base'}?new_tokens=12")
         assert [v.text for v in base.verbalize(batch)] != [v.text for v in one.verbalize(batch)]
 
+    def test_laid_out_by_transformers_an_adapter_says_the_same(self, write_nla: Write, tmp_path: Path) -> None:
+        folder = write_nla("llama", tmp_path, adapters=True)
+        site = Site("tiny-llama", 1, 32)
+        batch = ActivationBatch(torch.randn(4, 32, generator=torch.Generator().manual_seed(2)), site)
+        plain, laid_out = (load_nla(f"{folder}?new_tokens=8", device_map=layout) for layout in (None, "auto"))
+        assert isinstance(plain, NLAPair)
+        assert isinstance(laid_out, NLAPair)
+        assert plain.verbalize(batch) == laid_out.verbalize(batch)
+        assert torch.equal(plain.reconstruct(["rain", ""], site), laid_out.reconstruct(["rain", ""], site))
+
     def test_a_base_may_be_named_from_the_adapters_folder(self, write_nla: Write, tmp_path: Path) -> None:
         folder = write_nla("llama", tmp_path, adapters=True)
         absolute = load_adapter(folder / "av").model.state_dict()
