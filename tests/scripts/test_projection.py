@@ -11,7 +11,7 @@ from nlabench.benchmark.decoding import decode
 from nlabench.benchmark.inversion import invert
 from nlabench.benchmark.subject import Subject
 from nlabench.tasks.invertibility import invert_sequences
-from non_surjective import inversion, inverting, projection, sip_it
+from non_surjective import inversion, inversion_rows, inverting, projection, sip_it
 from non_surjective.inverting import count_given, find_inverted, in_float32, invert_set, scanner_of
 from non_surjective.prompts import SETS
 from non_surjective.refusals import is_answered
@@ -106,6 +106,21 @@ def test_a_quick_run_leaves_int8_weights_out_and_says_so(subject: Subject) -> No
     assert (outcome.rows[-1].what, outcome.rows[-1].verdict) == ("refusal: subject with int8 weights", "not rerun")
     assert "no int8 weights" in outcome.notes[-1]
     assert inverting.count_scans(setup) == 1
+
+
+def test_int8_weights_give_their_own_prompt_back_and_are_another_subject(subject: Subject) -> None:
+    setup = make_setup(subject, 40.0)
+    found = inverting.invert_quantised(setup)
+    by_arm = {one.sequence.arm: one for one in found.inverted}
+    assert len(by_arm) == len(found.inverted)
+    natural, steered = by_arm["natural"], by_arm["steered"]
+    assert list(natural.inversion.tokens) == PROMPTS[0][2:4]
+    own = find_inverted(setup, "refusal", 0, 40.0)
+    assert own is not None
+    assert not torch.equal(steered.sequence.states, own.sequence.states[:2])
+    row = inversion_rows.quantised_row(found)
+    assert "natural 1/1" in row.ours
+    assert row.verdict != "not rerun"
 
 
 def test_one_scan_of_a_position_serves_both_sets(subject: Subject) -> None:
